@@ -1,0 +1,103 @@
+"""The object-level scene that perception makes and the world model, the generator and the scorers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
+
+Points = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One segmented object.
+
+    Attributes:
+        points: (P, 3) float32 world metres, seen surface, fused over views, P >= 1, thinned to a few hundred.
+        colors: (P, 3) uint8 red, green, blue of the points.
+        label: what perception would call it ("red mug"); for people only: phrases are grounded by the scorers.
+        label_confidence: 0..1.
+    """
+
+    points: Points
+    colors: npt.NDArray[np.uint8]
+    label: str = "object"
+    label_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1] != 3 or len(self.points) == 0:
+            raise ValueError(f"points of '{self.label}' must be (P, 3) with P >= 1, got {self.points.shape}")
+        if self.colors.shape != self.points.shape:
+            raise ValueError(f"colors of '{self.label}' must have the shape of its points {self.points.shape}, got {self.colors.shape}")
+
+    @cached_property
+    def low(self) -> Array:
+        """(3,) lower corner of the axis-aligned bounding box, metres."""
+        return self.points.min(axis=0).astype(np.float64)
+
+    @cached_property
+    def high(self) -> Array:
+        """(3,) upper corner of the axis-aligned bounding box, metres."""
+        return self.points.max(axis=0).astype(np.float64)
+
+    @property
+    def center(self) -> Array:
+        """(3,) middle of the bounding box, metres: the position that relations speak of."""
+        return (self.low + self.high) / 2
+
+    @property
+    def size(self) -> Array:
+        """(3,) extent of the bounding box, metres."""
+        return self.high - self.low
+
+
+@dataclass(frozen=True)
+class HeightMap:
+    """Highest surface over a grid: `z[i, j]` is the height (world metres) at x = origin[0] + i * cell, y = origin[1] + j * cell."""
+
+    z: Points
+    origin: Array
+    cell: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects on a table.
+
+    Attributes:
+        objects: M objects, in a stable order (sorted by x, then y), M may be 0.
+        table_height: metres, world z of the table's surface.
+        limits: of the workcell that was observed.
+        stamp_ns: of the observation.
+    """
+
+    objects: tuple[SceneObject, ...]
+    table_height: float
+    limits: WorkcellLimits
+    stamp_ns: int = 0
+    _height_maps: dict[int, HeightMap] = field(default_factory=dict, repr=False, compare=False)
+
+    def height_map(self, without: int = -1, cell: float = 0.004) -> HeightMap:
+        """Height map of the workspace, object number `without` left out (-1: none). Cached per object."""
+        if without not in self._height_maps:
+            low, high = np.asarray(self.limits.workspace_min), np.asarray(self.limits.workspace_max)
+            shape = np.ceil((high[:2] - low[:2]) / cell).astype(int) + 1
+            z = np.full(shape, self.table_height, dtype=np.float32)
+            for number, thing in enumerate(self.objects):
+                if number != without:
+                    index = np.rint((thing.points[:, :2] - low[:2]) / cell).astype(int)
+                    inside = ((index >= 0) & (index < shape)).all(axis=1)
+                    np.maximum.at(z, tuple(index[inside].T), thing.points[inside, 2])
+            self._height_maps[without] = HeightMap(z, low[:2].copy(), cell)
+        return self._height_maps[without]
+
+    def with_object_moved(self, number: int, points: Points) -> Scene:
+        """The scene with object `number` at new points (P, 3); order and colours stay."""
+        objects = list(self.objects)
+        objects[number] = replace(objects[number], points=points)
+        return Scene(tuple(objects), self.table_height, self.limits, self.stamp_ns)
