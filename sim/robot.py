@@ -1,0 +1,425 @@
+"""A Franka Panda with its two-finger gripper: plans a pick and place before it moves, then drives position-controlled joints through it.
+
+Objects are held by friction between the fingers alone. Every motion is bounded in simulation steps, never in wall-clock time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pybullet
+
+from pcm_ros.sim.kinematics import JOINT_MAX, JOINT_MIN, JOINT_SPEED, TOOL_LENGTH, ToolPose, forward, inverse
+from pcm_ros.sim.objects import data_path
+from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, Gripper, PickPlace
+
+TIME_STEP = 1 / 240
+"""Seconds of one simulation step."""
+
+PANDA_GRIPPER = Gripper(kind="parallel", max_opening=0.08, finger_thickness=0.0145, finger_width=0.021, finger_length=0.046, palm_size=(0.205, 0.064))
+
+HOME = np.array([0.0, -1.35, 0.0, -2.75, 0.0, 1.75, 0.785])
+"""Observation posture: the arm folded back over its base, out of the cameras' view of the workspace."""
+
+JOINT_NAMES = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2")
+
+_ARM = list(range(7))
+_FINGERS = [9, 10]
+_HAND = 8
+_POLL_STEPS = 20
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """How the arm moves.
+
+    Attributes:
+        speed: share of the arm's joint speed limits, 0..1. tool_speed: metres per second. turn_speed: of the tool, radians per second.
+        clearances: metres between the higher of pick and place and the height at which objects are carried; the first that is reachable is taken.
+        grip_force: newtons of each finger. closing_speed: metres per second of each finger.
+        least_width: metres; a gripper that closes further than this holds nothing.
+        release: metres that each finger opens to let go.
+        obstructed: metres the tool may lag behind its path before the arm counts as blocked.
+    """
+
+    speed: float = 0.75
+    tool_speed: float = 0.45
+    turn_speed: float = 2.5
+    clearances: tuple[float, ...] = (0.18, 0.14, 0.10)
+    grip_force: float = 25.0
+    closing_speed: float = 0.06
+    least_width: float = 0.002
+    release: float = 0.007
+    obstructed: float = 0.012
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speed <= 1:
+            raise ValueError(f"speed is {self.speed}; allowed: above 0, at most 1 (share of the joint speed limits)")
+        if not self.clearances or min(self.clearances) <= 0:
+            raise ValueError(f"clearances are {self.clearances}; at least one positive height in metres is needed")
+
+
+@dataclass(frozen=True)
+class Path:
+    """Joint waypoints (K, 7) and the seconds (K,) at which a motion at the speed limits would pass them."""
+
+    joints: Array
+    times: Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All paths of one pick and place, known to be reachable before anything moves."""
+
+    approach: Path
+    descend: Path
+    lift: Path
+    carry: Path
+    lower: Path
+    retreat: Path
+    go_home: Path
+
+
+class _Stopped(Exception):
+    """should_stop() said so."""
+
+
+class _Blocked(Exception):
+    """The arm does not follow its path."""
+
+
+class Panda:
+    """The arm in a PyBullet world, its base at the origin.
+
+    Args:
+        client: PyBullet physics client.
+        config: speeds, forces and heights.
+        on_step: called after every `on_step_interval` simulation steps (video recording).
+    """
+
+    def __init__(self, client: int, config: MotionConfig | None = None) -> None:
+        self._client = client
+        self._config = config or MotionConfig()
+        self.on_step: Callable[[], None] | None = None
+        self.on_step_interval = 8
+        self.steps = 0
+        path = str(data_path() / "franka_panda" / "panda.urdf")
+        self.body = pybullet.loadURDF(path, useFixedBase=True, flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES, physicsClientId=client)
+        for finger in _FINGERS:
+            pybullet.changeDynamics(
+                self.body, finger, lateralFriction=1.1, spinningFriction=0.02, rollingFriction=0.001, frictionAnchor=1, physicsClientId=client
+            )
+        # The fingers of the real gripper are coupled by a gear; without it the lighter-loaded one pushes the object aside.
+        gear = pybullet.createConstraint(
+            self.body, 9, self.body, 10, pybullet.JOINT_GEAR, [1, 0, 0], [0, 0, 0], [0, 0, 0], physicsClientId=client
+        )
+        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=60, physicsClientId=client)
+        self._target = HOME.copy()
+        self._opening = PANDA_GRIPPER.max_opening
+        self._closing = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the arm into the observation posture with an open gripper, at rest."""
+        for joint, angle in zip(_ARM, HOME, strict=True):
+            pybullet.resetJointState(self.body, joint, angle, physicsClientId=self._client)
+        for finger in _FINGERS:
+            pybullet.resetJointState(self.body, finger, PANDA_GRIPPER.max_opening / 2, physicsClientId=self._client)
+        self._target, self._opening, self._closing = HOME.copy(), PANDA_GRIPPER.max_opening, False
+        self.hold()
+
+    # ------------------------------------------------------------------------------------------------------------------- what it feels
+
+    @property
+    def joint_positions(self) -> Array:
+        """(9,) arm angles in radians, then finger positions in metres."""
+        states = pybullet.getJointStates(self.body, _ARM + _FINGERS, physicsClientId=self._client)
+        return np.array([state[0] for state in states])
+
+    @property
+    def width(self) -> float:
+        """Metres between the fingers."""
+        return float(self.joint_positions[7:].sum())
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the arm is in the observation posture and holds nothing."""
+        return bool(np.abs(self.joint_positions[:7] - HOME).max() < 0.02) and not self._closing
+
+    @property
+    def tool_position(self) -> Array:
+        """(3,) world metres of the tool point."""
+        return forward(self.joint_positions[:7])[0]
+
+    # ------------------------------------------------------------------------------------------------------------------------ planning
+
+    def plan(self, action: PickPlace) -> Plan | ExecutionResult:
+        """Paths for the action from the observation posture, or the UNREACHABLE result that says which pose has no solution."""
+        if action.pick_width > PANDA_GRIPPER.max_opening + 1e-3 or action.pick_width < 0:
+            return ExecutionResult(
+                ExecutionCode.UNREACHABLE, f"pick_width {action.pick_width:.3f} m; the gripper opens 0 to {PANDA_GRIPPER.max_opening:.3f} m"
+            )
+        turn = (action.place_yaw - action.pick_yaw + np.pi) % (2 * np.pi) - np.pi
+        failure = ""
+        for clearance in self._config.clearances:
+            height = max(action.pick_position[2], action.place_position[2]) + clearance
+            # The gripper is symmetric under half a turn, and the object may be turned either way round.
+            for turned in sorted((turn, turn - 2 * np.pi, turn + 2 * np.pi), key=abs):
+                for flip in (0.0, np.pi):
+                    plan = self._plan(action, height, action.pick_yaw + flip, action.pick_yaw + flip + turned)
+                    if isinstance(plan, Plan):
+                        return plan
+                    failure = failure or plan
+        return ExecutionResult(ExecutionCode.UNREACHABLE, failure)
+
+    def _plan(self, action: PickPlace, height: float, pick_yaw: float, place_yaw: float) -> Plan | str:
+        pick, place = np.asarray(action.pick_position, dtype=np.float64), np.asarray(action.place_position, dtype=np.float64)
+        above_pick, above_place = np.array([pick[0], pick[1], height]), np.array([place[0], place[1], height])
+        seed = inverse(ToolPose(above_pick, pick_yaw), _seed_towards(above_pick))
+        if seed is None:
+            return f"no arm posture reaches the pick at x {pick[0]:.3f}, y {pick[1]:.3f}, z {height:.3f} m, yaw {pick_yaw:.2f} rad"
+        descend = self._straight(seed, ToolPose(above_pick, pick_yaw), ToolPose(pick, pick_yaw))
+        if descend is None:
+            return f"no arm posture reaches the pick at {np.round(pick, 3).tolist()} m, yaw {pick_yaw:.2f} rad"
+        carry = self._straight(seed, ToolPose(above_pick, pick_yaw), ToolPose(above_place, place_yaw))
+        if carry is None:
+            return f"the arm cannot carry from {np.round(above_pick, 3).tolist()} to {np.round(above_place, 3).tolist()} m, turning {place_yaw - pick_yaw:.2f} rad"
+        lower = self._straight(carry.joints[-1], ToolPose(above_place, place_yaw), ToolPose(place, place_yaw))
+        if lower is None:
+            return f"no arm posture reaches the place at {np.round(place, 3).tolist()} m, yaw {place_yaw:.2f} rad"
+        return Plan(
+            approach=self._joint_path(HOME, seed),
+            descend=descend,
+            lift=_reversed(descend),
+            carry=carry,
+            lower=lower,
+            retreat=_reversed(lower),
+            go_home=self._joint_path(carry.joints[-1], HOME),
+        )
+
+    def _straight(self, seed: Array, start: ToolPose, end: ToolPose) -> Path | None:
+        """A path on which the tool moves in a straight line and turns evenly, or None where the arm cannot follow."""
+        distance, turn = float(np.linalg.norm(end.position - start.position)), abs(end.yaw - start.yaw)
+        pieces = max(2, int(np.ceil(max(distance / 0.03, turn / 0.2))))
+        joints = [seed]
+        for share in np.linspace(0, 1, pieces + 1)[1:]:
+            pose = ToolPose(start.position + share * (end.position - start.position), start.yaw + share * (end.yaw - start.yaw))
+            found = inverse(pose, joints[-1])
+            if found is None or np.abs(found - joints[-1]).max() > 0.6:
+                return None
+            joints.append(found)
+        seconds = max(distance / self._config.tool_speed, turn / self._config.turn_speed) / pieces
+        return self._timed(np.array(joints), seconds)
+
+    def _joint_path(self, start: Array, end: Array) -> Path:
+        return self._timed(np.linspace(start, end, 5), 0.0)
+
+    def _timed(self, joints: Array, least: float) -> Path:
+        needed = (np.abs(np.diff(joints, axis=0)) / (JOINT_SPEED * self._config.speed)).max(axis=1)
+        return Path(joints, np.concatenate([[0.0], np.cumsum(np.maximum(needed, max(least, 1e-6)))]))
+
+    # -------------------------------------------------------------------------------------------------------------------------- moving
+
+    def hold(self) -> None:
+        """Command the present targets (they stay in force until the next command)."""
+        self._command(self._target, np.zeros(7))
+
+    def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
+        """One pick and place from the observation posture and back to it. See `Workcell.execute`."""
+        self.clear()
+        plan = self.plan(action)
+        if isinstance(plan, ExecutionResult):
+            return plan
+        try:
+            return self._carry_out(plan, min(action.pick_width, PANDA_GRIPPER.max_opening), should_stop)
+        except _Stopped:
+            self._rise()
+            held = "holding the object" if self._closing else "holding nothing"
+            return ExecutionResult(ExecutionCode.CANCELED, f"stopped on request; arm lifted, {held}")
+        except _Blocked as blocked:
+            self.clear()
+            return ExecutionResult(ExecutionCode.COLLISION, str(blocked))
+
+    def _carry_out(self, plan: Plan, width: float, should_stop: Callable[[], bool]) -> ExecutionResult:
+        self._opening = width
+        self._follow(plan.approach, should_stop)
+        self._follow(plan.descend, should_stop, watch="on the way down to the pick")
+        self._close(should_stop)
+        self._follow(plan.lift, should_stop)
+        if not self._grasped:
+            return self._give_up(plan.carry.joints[0], f"the gripper closed to {1000 * self.width:.1f} mm: nothing was grasped")
+        self._follow(plan.carry, should_stop)
+        if not self._grasped:
+            return self._give_up(plan.carry.joints[-1], "the object was lost on the way")
+        stuck = self._lower(plan.lower, should_stop)
+        # Past this point stopping would leave the object half released, so the release is finished first.
+        self._release()
+        self._follow(plan.retreat if stuck is None else self._joint_path(self._target, plan.lower.joints[0]), lambda: False)
+        self._follow(plan.go_home, lambda: False)
+        self._opening = PANDA_GRIPPER.max_opening
+        self._settle_home()
+        if stuck is not None and stuck > 0.03:
+            return ExecutionResult(ExecutionCode.COLLISION, f"something was in the way {1000 * stuck:.0f} mm above the place; the object was released there")
+        return ExecutionResult(ExecutionCode.OK)
+
+    @property
+    def _grasped(self) -> bool:
+        return self.width > self._config.least_width
+
+    def _give_up(self, joints: Array, message: str) -> ExecutionResult:
+        self._release()
+        self._follow(self._joint_path(joints, HOME), lambda: False)
+        self._opening = PANDA_GRIPPER.max_opening
+        self._settle_home()
+        return ExecutionResult(ExecutionCode.GRASP_FAILED, message)
+
+    def clear(self) -> None:
+        """Bring an arm that was stopped or blocked back to the observation posture, putting down straight below what it holds."""
+        if self.at_home:
+            return
+        if self._closing:
+            if self._grasped:
+                self._put_down()
+            self._release()
+        self._rise()
+        self._follow(self._joint_path(self._target, HOME), lambda: False)
+        self._opening = PANDA_GRIPPER.max_opening
+        self._settle_home()
+
+    def _put_down(self) -> None:
+        """Lower the tool until something resists."""
+        position, rotation = forward(self._target)
+        start = ToolPose(position, float(np.arctan2(rotation[1, 1], rotation[0, 1])))
+        for depth in (0.3, 0.2, 0.1):
+            path = self._straight(self._target, start, ToolPose(position - [0, 0, depth], start.yaw))
+            if path is not None:
+                self._lower(Path(path.joints, path.times * 2), lambda: False)
+                return
+
+    def _rise(self) -> None:
+        """Lift the tool straight up to a safe height, as far as the arm can reach."""
+        position, rotation = forward(self._target)
+        start = ToolPose(position, float(np.arctan2(rotation[1, 1], rotation[0, 1])))
+        if abs(rotation[2, 2] + 1) > 0.02:   # on the way between home and the first pose the hand is tilted, and already high
+            return
+        for height in (0.30, 0.25, 0.20, 0.15):
+            path = self._straight(self._target, start, ToolPose(np.array([*position[:2], height]), start.yaw)) if height > position[2] else None
+            if path is not None:
+                self._follow(path, lambda: False)
+                return
+
+    def _follow(self, path: Path, should_stop: Callable[[], bool], watch: str = "") -> None:
+        """Run along a path; raises _Stopped on request and _Blocked (only if `watch` says where) when the tool lags behind."""
+        for joints in self._drive(path, should_stop):
+            if watch:
+                lag = float(np.linalg.norm(forward(joints)[0] - self.tool_position))
+                if lag > self._config.obstructed:
+                    raise _Blocked(f"the arm met an obstacle {watch} (tool {1000 * lag:.0f} mm off its path)")
+        self._run(8)
+
+    def _lower(self, path: Path, should_stop: Callable[[], bool]) -> float | None:
+        """Run down a path until its end or until something resists; returns the metres that were left, None at the end."""
+        for joints in self._drive(path, should_stop, poll=4):
+            lag = float(self.tool_position[2] - forward(joints)[0][2])
+            if lag > 0.004:
+                self._target = self.joint_positions[:7]
+                self.hold()
+                self._run(10)
+                return float(self.tool_position[2] - forward(path.joints[-1])[0][2])
+        self._run(20)
+        return None
+
+    def _drive(self, path: Path, should_stop: Callable[[], bool], poll: int = _POLL_STEPS) -> Iterator[Array]:
+        """Step along a path with a smooth start and stop; yields the commanded joints every `poll` steps."""
+        least = path.times[-1]
+        steps = max(12, int(np.ceil(1.5 * least / TIME_STEP)))
+        before = self._target
+        for step in range(1, steps + 1):
+            share = step / steps
+            moment = (3 - 2 * share) * share * share * least   # smoothstep: its greatest speed is 1.5 times the mean
+            joints = np.array([np.interp(moment, path.times, column) for column in path.joints.T])
+            self._command(joints, (joints - before) / TIME_STEP)
+            before = joints
+            self._target = joints
+            self.step()
+            if step % poll == 0:
+                if should_stop():
+                    raise _Stopped
+                yield joints
+        self.hold()
+        yield self._target
+
+    def _close(self, should_stop: Callable[[], bool]) -> None:
+        """Close until the width no longer changes (at most 1.5 s of simulated time)."""
+        self._closing = True
+        self.hold()
+        before = self.width
+        for _ in range(18):
+            self._run(20)
+            if should_stop():
+                raise _Stopped
+            width = self.width
+            if abs(before - width) < 2e-4:
+                break
+            before = width
+
+    def _release(self) -> None:
+        self._opening = min(PANDA_GRIPPER.max_opening, self.width + 2 * self._config.release)
+        self._closing = False
+        self.hold()
+        self._run(60)
+
+    def _settle_home(self) -> None:
+        self._target = HOME.copy()
+        self.hold()
+        self._run(30)
+
+    def _command(self, joints: Array, speeds: Array) -> None:
+        pybullet.setJointMotorControlArray(
+            self.body,
+            _ARM,
+            pybullet.POSITION_CONTROL,
+            targetPositions=joints,
+            targetVelocities=speeds,
+            forces=_ARM_FORCES,
+            positionGains=[0.25] * 7,
+            velocityGains=[1.0] * 7,
+            physicsClientId=self._client,
+        )
+        finger = 0.0 if self._closing else self._opening / 2
+        for joint in _FINGERS:
+            pybullet.setJointMotorControl2(
+                self.body,
+                joint,
+                pybullet.POSITION_CONTROL,
+                targetPosition=finger,
+                force=self._config.grip_force,
+                maxVelocity=self._config.closing_speed if self._closing else 0.15,
+                physicsClientId=self._client,
+            )
+
+    def _run(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step()
+
+    def step(self) -> None:
+        """One simulation step of the whole world, with the arm holding its targets."""
+        pybullet.stepSimulation(physicsClientId=self._client)
+        self.steps += 1
+        if self.on_step is not None and self.steps % self.on_step_interval == 0:
+            self.on_step()
+
+
+_ARM_FORCES = [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0]
+
+
+def _seed_towards(position: Array) -> Array:
+    """A posture that faces a tool position: the inverse kinematics then finds the elbow-up branch everywhere."""
+    seed = np.clip(np.array([np.arctan2(position[1], position[0]), 0.1, 0.0, -2.2, 0.0, 2.3, 0.785]), JOINT_MIN, JOINT_MAX)
+    return seed
+
+
+def _reversed(path: Path) -> Path:
+    return Path(path.joints[::-1].copy(), (path.times[-1] - path.times)[::-1].copy())
