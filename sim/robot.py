@@ -5,13 +5,16 @@ Objects are held by friction between the fingers alone. Every motion is bounded 
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pybullet
 
-from pcm_ros.sim.kinematics import JOINT_MAX, JOINT_MIN, JOINT_SPEED, TOOL_LENGTH, ToolPose, forward, inverse
+from pcm_ros.sim.kinematics import JOINT_MAX, JOINT_MIN, JOINT_SPEED, REST, ToolPose, forward, inverse
 from pcm_ros.sim.objects import data_path
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, Gripper, PickPlace
 
@@ -42,6 +45,7 @@ class MotionConfig:
         least_width: metres; a gripper that closes further than this holds nothing.
         release: metres that each finger opens to let go.
         obstructed: metres the tool may lag behind its path before the arm counts as blocked.
+        detailed_look: draw the arm with its full meshes; they triple the time of rendering a view.
     """
 
     speed: float = 0.75
@@ -53,6 +57,7 @@ class MotionConfig:
     least_width: float = 0.002
     release: float = 0.007
     obstructed: float = 0.012
+    detailed_look: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.speed <= 1:
@@ -62,7 +67,7 @@ class MotionConfig:
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """Joint waypoints (K, 7) and the seconds (K,) at which a motion at the speed limits would pass them."""
 
     joints: Array
@@ -73,13 +78,13 @@ class Path:
 class Plan:
     """All paths of one pick and place, known to be reachable before anything moves."""
 
-    approach: Path
-    descend: Path
-    lift: Path
-    carry: Path
-    lower: Path
-    retreat: Path
-    go_home: Path
+    approach: Trajectory
+    descend: Trajectory
+    lift: Trajectory
+    carry: Trajectory
+    lower: Trajectory
+    retreat: Trajectory
+    go_home: Trajectory
 
 
 class _Stopped(Exception):
@@ -96,7 +101,9 @@ class Panda:
     Args:
         client: PyBullet physics client.
         config: speeds, forces and heights.
-        on_step: called after every `on_step_interval` simulation steps (video recording).
+
+    Attributes:
+        on_step: called after every `on_step_interval` simulation steps (video recording); None: nothing is called.
     """
 
     def __init__(self, client: int, config: MotionConfig | None = None) -> None:
@@ -105,8 +112,7 @@ class Panda:
         self.on_step: Callable[[], None] | None = None
         self.on_step_interval = 8
         self.steps = 0
-        path = str(data_path() / "franka_panda" / "panda.urdf")
-        self.body = pybullet.loadURDF(path, useFixedBase=True, flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES, physicsClientId=client)
+        self.body = _load(client, self._config.detailed_look)
         for finger in _FINGERS:
             pybullet.changeDynamics(
                 self.body, finger, lateralFriction=1.1, spinningFriction=0.02, rollingFriction=0.001, frictionAnchor=1, physicsClientId=client
@@ -199,7 +205,7 @@ class Panda:
             go_home=self._joint_path(carry.joints[-1], HOME),
         )
 
-    def _straight(self, seed: Array, start: ToolPose, end: ToolPose) -> Path | None:
+    def _straight(self, seed: Array, start: ToolPose, end: ToolPose) -> Trajectory | None:
         """A path on which the tool moves in a straight line and turns evenly, or None where the arm cannot follow."""
         distance, turn = float(np.linalg.norm(end.position - start.position)), abs(end.yaw - start.yaw)
         pieces = max(2, int(np.ceil(max(distance / 0.03, turn / 0.2))))
@@ -213,12 +219,12 @@ class Panda:
         seconds = max(distance / self._config.tool_speed, turn / self._config.turn_speed) / pieces
         return self._timed(np.array(joints), seconds)
 
-    def _joint_path(self, start: Array, end: Array) -> Path:
+    def _joint_path(self, start: Array, end: Array) -> Trajectory:
         return self._timed(np.linspace(start, end, 5), 0.0)
 
-    def _timed(self, joints: Array, least: float) -> Path:
+    def _timed(self, joints: Array, least: float) -> Trajectory:
         needed = (np.abs(np.diff(joints, axis=0)) / (JOINT_SPEED * self._config.speed)).max(axis=1)
-        return Path(joints, np.concatenate([[0.0], np.cumsum(np.maximum(needed, max(least, 1e-6)))]))
+        return Trajectory(joints, np.concatenate([[0.0], np.cumsum(np.maximum(needed, max(least, 1e-6)))]))
 
     # -------------------------------------------------------------------------------------------------------------------------- moving
 
@@ -295,7 +301,7 @@ class Panda:
         for depth in (0.3, 0.2, 0.1):
             path = self._straight(self._target, start, ToolPose(position - [0, 0, depth], start.yaw))
             if path is not None:
-                self._lower(Path(path.joints, path.times * 2), lambda: False)
+                self._lower(Trajectory(path.joints, path.times * 2), lambda: False)
                 return
 
     def _rise(self) -> None:
@@ -310,7 +316,7 @@ class Panda:
                 self._follow(path, lambda: False)
                 return
 
-    def _follow(self, path: Path, should_stop: Callable[[], bool], watch: str = "") -> None:
+    def _follow(self, path: Trajectory, should_stop: Callable[[], bool], watch: str = "") -> None:
         """Run along a path; raises _Stopped on request and _Blocked (only if `watch` says where) when the tool lags behind."""
         for joints in self._drive(path, should_stop):
             if watch:
@@ -319,7 +325,7 @@ class Panda:
                     raise _Blocked(f"the arm met an obstacle {watch} (tool {1000 * lag:.0f} mm off its path)")
         self._run(8)
 
-    def _lower(self, path: Path, should_stop: Callable[[], bool]) -> float | None:
+    def _lower(self, path: Trajectory, should_stop: Callable[[], bool]) -> float | None:
         """Run down a path until its end or until something resists; returns the metres that were left, None at the end."""
         for joints in self._drive(path, should_stop, poll=4):
             lag = float(self.tool_position[2] - forward(joints)[0][2])
@@ -331,7 +337,7 @@ class Panda:
         self._run(20)
         return None
 
-    def _drive(self, path: Path, should_stop: Callable[[], bool], poll: int = _POLL_STEPS) -> Iterator[Array]:
+    def _drive(self, path: Trajectory, should_stop: Callable[[], bool], poll: int = _POLL_STEPS) -> Iterator[Array]:
         """Step along a path with a smooth start and stop; yields the commanded joints every `poll` steps."""
         least = path.times[-1]
         steps = max(12, int(np.ceil(1.5 * least / TIME_STEP)))
@@ -415,11 +421,24 @@ class Panda:
 _ARM_FORCES = [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0]
 
 
+def _load(client: int, detailed_look: bool) -> int:
+    folder = data_path() / "franka_panda"
+    urdf = (folder / "panda.urdf").read_text()
+    if not detailed_look:   # the links' convex hulls instead of 100,000 triangles; hand and fingers stay as they are
+        urdf = re.sub(r"meshes/visual/(link\d)\.obj", r"meshes/collision/\1.obj", urdf)
+    urdf = urdf.replace("package://meshes", str(folder / "meshes"))
+    with tempfile.TemporaryDirectory() as written:
+        path = Path(written) / "panda.urdf"
+        path.write_text(urdf)
+        return int(pybullet.loadURDF(str(path), useFixedBase=True, physicsClientId=client))
+
+
 def _seed_towards(position: Array) -> Array:
     """A posture that faces a tool position: the inverse kinematics then finds the elbow-up branch everywhere."""
-    seed = np.clip(np.array([np.arctan2(position[1], position[0]), 0.1, 0.0, -2.2, 0.0, 2.3, 0.785]), JOINT_MIN, JOINT_MAX)
-    return seed
+    seed = REST.copy()
+    seed[0] = np.arctan2(position[1], position[0])
+    return np.clip(seed, JOINT_MIN, JOINT_MAX)
 
 
-def _reversed(path: Path) -> Path:
-    return Path(path.joints[::-1].copy(), (path.times[-1] - path.times)[::-1].copy())
+def _reversed(path: Trajectory) -> Trajectory:
+    return Trajectory(path.joints[::-1].copy(), (path.times[-1] - path.times)[::-1].copy())

@@ -229,10 +229,14 @@ class World:
             )
         return tuple(found)
 
-    def contacts(self, first: int, second: int) -> Array:
-        """Contacts between two bodies: (C, 4) world position of each and the normal force in newtons."""
-        points = pybullet.getContactPoints(first, second, physicsClientId=self.client)
-        return np.array([[*point[5], point[9]] for point in points]).reshape(-1, 4)
+    def carried_share(self, subject: int, support: int) -> float:
+        """Share of a body's weight that another body carries by their contacts (0: none or no contact; 1: all of it)."""
+        upward = 0.0
+        for point in pybullet.getContactPoints(subject, support, physicsClientId=self.client):
+            normal_force, normal = point[9], point[7]
+            upward += normal_force * normal[2] + point[10] * point[11][2] + point[12] * point[13][2]
+        mass = pybullet.getDynamicsInfo(subject, -1, physicsClientId=self.client)[0]
+        return upward / (mass * 9.81)
 
     def close(self) -> None:
         """Free the physics client; harmless when there is none."""
