@@ -91,7 +91,7 @@ class _Worker:
                 with torch.no_grad():  # the gradient mode is per thread
                     energies = self.scorer.energy(batch, context)
                 answer.set_result((energies, time.perf_counter() - start))
-            except BaseException as error:  # noqa: BLE001 - whatever a plug-in raises is reported by Ensemble.score
+            except BaseException as error:
                 answer.set_exception(error)
             del job, batch, context, answer  # an idle thread must not keep images alive
 

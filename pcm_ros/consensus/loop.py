@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ class Consensus:
             leader = batch.select([best])
             champion = leader if feasible else None
             agreement = table.agreement(best)
-            seconds = dict(zip(("propose", "score", "update"), (b - a for a, b in zip(clock, clock[1:], strict=False)), strict=True))
+            seconds = dict(zip(("propose", "score", "update"), (b - a for a, b in itertools.pairwise(clock)), strict=True))
             seconds["total"] = clock[-1] - clock[0]
             stopped = self._reason_to_stop(index + 1, agreement, len(table.counted), waited)
             yield Iteration(

@@ -18,7 +18,8 @@ class Mppi:
     ICRA 2017, equation 11 and algorithm 2. Unlike there, the standard deviations are refitted too, with the same weights.
 
     Args:
-        temperature: in units of the total energy, > 0. Low: only the best count; high: all count alike.
+        temperature: in units of the total energy, > 0; 0.1-1 is usual for z-scores. Low: only the best count, and if that is
+            one proposal the spread collapses at once (smoothing helps); high: all count alike.
         smoothing, minimum_std, exploration: as for `CrossEntropy`.
 
     Raises:
