@@ -105,7 +105,9 @@ def relation_margin(
         # Something that stands on or in the reference, or reaches over it, is not beside it.
         least, _ = footprint_gap(offset, subject_size, reference_size)
         apart = torch.maximum(least, height.abs() * 0 - 0.02) + 0.015
-        return _saturated((along * CONE_SLOPE - across) / METRES_PER_UNIT, (along - LEAST_OFFSET) / METRES_PER_UNIT, apart / HEIGHT_PER_UNIT)
+        return _saturated(
+            (along * CONE_SLOPE - across) / METRES_PER_UNIT, (along - LEAST_OFFSET) / METRES_PER_UNIT, apart / HEIGHT_PER_UNIT
+        )
     half = reference_size[..., :2] / 2
     if kind == RelationKind.ON:
         # An ellipse inscribed in the box and shrunk: right for round things, careful for square ones.
@@ -122,7 +124,9 @@ def relation_margin(
         return _saturated(inside / HEIGHT_PER_UNIT, below_rim / HEIGHT_PER_UNIT, above_bottom / HEIGHT_PER_UNIT)
     if kind == RelationKind.NEXT_TO:
         least, greatest = footprint_gap(offset, subject_size, reference_size)
-        return _saturated((NEXT_TO_GAP - greatest) / METRES_PER_UNIT, (least + 0.01) / HEIGHT_PER_UNIT, (0.03 - height.abs()) / HEIGHT_PER_UNIT)
+        return _saturated(
+            (NEXT_TO_GAP - greatest) / METRES_PER_UNIT, (least + 0.01) / HEIGHT_PER_UNIT, (0.03 - height.abs()) / HEIGHT_PER_UNIT
+        )
     if kind == RelationKind.BETWEEN:
         if second_offset is None:
             raise ValueError("relation between needs second_offset: the subject's offset from the second reference")
@@ -133,7 +137,9 @@ def relation_margin(
         lateral = (offset[..., 0] * unit[..., 1] - offset[..., 1] * unit[..., 0]).abs()
         low, high = BETWEEN_RANGE
         return _saturated(
-            (along - low * length) / METRES_PER_UNIT, (high * length - along) / METRES_PER_UNIT, (BETWEEN_LATERAL - lateral) / METRES_PER_UNIT
+            (along - low * length) / METRES_PER_UNIT,
+            (high * length - along) / METRES_PER_UNIT,
+            (BETWEEN_LATERAL - lateral) / METRES_PER_UNIT,
         )
     raise ValueError(f"relation '{kind}' has no geometry; allowed: {[str(k) for k in RelationKind]}")
 

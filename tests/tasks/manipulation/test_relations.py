@@ -25,8 +25,15 @@ AXES = {
 }
 
 
-def margin(kind: RelationKind, left: float, forward: float, height: float = 0.0, subject: torch.Tensor = MUG, reference: torch.Tensor = BOWL,
-           second: tuple[float, float] | None = None) -> float:
+def margin(
+    kind: RelationKind,
+    left: float,
+    forward: float,
+    height: float = 0.0,
+    subject: torch.Tensor = MUG,
+    reference: torch.Tensor = BOWL,
+    second: tuple[float, float] | None = None,
+) -> float:
     offset = torch.tensor([left, forward], dtype=torch.float64)
     other = None if second is None else torch.tensor(second, dtype=torch.float64)
     return float(relation_margin(kind, offset, torch.tensor(height, dtype=torch.float64), subject, reference, other))

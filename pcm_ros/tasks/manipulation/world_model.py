@@ -1,0 +1,550 @@
+"""Object-level world model: what the scene, and every camera's view of it, would be after an object was put elsewhere.
+
+No mesh and no renderer: an object is its seen points, a motion moves them, and a view is the observed image with them redrawn.
+Everything is batched over N proposals. Each prediction depends on the scene and on the one view it is about, never on other
+views, so that a process that holds a single view predicts exactly what one with all of them predicts; the one exception is
+`predict_image`, which takes the moved object's pixels from all views that are there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Protocol, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from pcm_ros.tasks.manipulation.height_field import HeightField, build_height_field
+from pcm_ros.tasks.manipulation.relations import ground_offset
+from pcm_ros.tasks.manipulation.scene import Points, Scene
+from pcm_ros.tasks.manipulation.workcell import Array, Observation, View
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+MOST_POINTS = 200
+# Of FOOTPRINT_SAMPLES cells, how many may lie higher than what the object rests on: noise, or a grazed edge.
+STRAY_CELLS = 4
+# A point is hidden only by what is clearly in front of it: depth noise, and the surface it stands on.
+DEPTH_TOLERANCE = 0.010
+# Reduced views have about this many columns: 320 pixels become 80 at a stride of 4.
+REDUCED_WIDTH = 80
+
+
+class PlanningContext(Protocol):
+    """What generator and geometric scorers read of a context."""
+
+    @property
+    def scene(self) -> Scene: ...
+
+    @property
+    def observation(self) -> Observation: ...
+
+
+@dataclass(frozen=True)
+class PredictedScene:
+    """Where every object is after each proposal, in world axes and in the speaker's.
+
+    Attributes:
+        center: (N, M, 3) float64 world metres, middle of the bounding box.
+        bottom: (N, M) float64 world metres, lowest point.
+        size: (N, M, 3) float64 extents along (left, forward, up), metres.
+        ground: (N, M, 2) float64 centre along (left, forward), metres.
+    """
+
+    center: Tensor
+    bottom: Tensor
+    size: Tensor
+    ground: Tensor
+
+
+@dataclass(frozen=True)
+class StaticView:
+    """A reduced view with each object taken away in turn.
+
+    Attributes:
+        stride: pixels of the image per cell of the reduced view.
+        depth: (M, h, w) float32 metres, depth of what stays when object m is taken away (inf: nothing there).
+        masks: (M, M, h, w) bool, masks[m, j] = what is seen of object j when object m is taken away (j == m: what is seen now).
+        pixel: (h * w, 2) float32, image pixel (u, v) in the middle of each cell.
+    """
+
+    stride: int
+    depth: Tensor
+    masks: Tensor
+    pixel: Tensor
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """The moved object in one reduced view, for N proposals.
+
+    Attributes:
+        moved: (N, h, w) bool, its visible part.
+        visibility: (N,) float64 0..1, share of its points that are inside the image and not hidden by something else.
+        area: (N,) float64, visible cells.
+        centroid: (N, 2) float64, image pixels (u, v) of the visible part's middle; NaN where nothing is visible.
+        category: (N,) int64, which object was moved.
+        static: the rest of the view.
+    """
+
+    moved: Tensor
+    visibility: Tensor
+    area: Tensor
+    centroid: Tensor
+    category: Tensor
+    static: StaticView
+
+    @cached_property
+    def _others(self) -> tuple[Tensor, Tensor]:
+        count, objects = len(self.moved), len(self.static.masks)
+        area = torch.zeros(count, objects)
+        sums = torch.zeros(count, objects, 2)
+        free = (~self.moved).reshape(count, -1).float()
+        for number in range(objects):
+            rows = (self.category == number).nonzero()[:, 0]
+            if len(rows):
+                masks = self.static.masks[number].reshape(objects, -1).float()
+                weighted = torch.cat([masks, masks * self.static.pixel[:, 0], masks * self.static.pixel[:, 1]])
+                result = (free[rows] @ weighted.T).reshape(len(rows), 3, objects)
+                area[rows], sums[rows] = result[:, 0], result[:, 1:].transpose(1, 2)
+        return area, sums
+
+    def other_areas(self) -> Tensor:
+        """(N, M) float64, visible cells of each other object, what the moved one hides taken off (the moved one's entry: meaningless)."""
+        return self._others[0].double()
+
+    def other_centroids(self) -> Tensor:
+        """(N, M, 2) float64 image pixels, the middle of the visible part of each other object; NaN where nothing is visible."""
+        area, sums = self._others
+        return (sums / area[..., None]).double()
+
+    def other_hidden(self) -> Tensor:
+        """(N, M) float64 0..1, share of each other object's visible part that the moved one would hide (1 where nothing is visible)."""
+        before = self.static.masks.flatten(2).sum(-1).double()[self.category]
+        return torch.where(before > 0, 1 - self.other_areas() / before.clamp(min=1), torch.ones_like(before))
+
+
+def thin(points: Points, most: int) -> tuple[Points, float]:
+    """Evenly spread subset of at most `most` points (P, 3), one per voxel, and the voxel's edge in metres. Deterministic."""
+    if len(points) <= most:
+        return points, max(float(np.sqrt(_surface_area(points) / max(len(points), 1))), 0.002)
+    low, size = points.min(axis=0), 0.004
+    while True:
+        cells = np.floor((points - low) / size).astype(np.int64)
+        key = (cells[:, 0] << 40) + (cells[:, 1] << 20) + cells[:, 2]
+        first = np.unique(key, return_index=True)[1]
+        if len(first) <= most:
+            return points[np.sort(first)], size
+        size *= 1.12
+
+
+def _surface_area(points: Points) -> float:
+    """Rough seen area of a point set, square metres: top and two sides of its box."""
+    x, y, z = np.maximum(points.max(axis=0) - points.min(axis=0), 0.004)
+    return float(x * y + (x + y) * z)
+
+
+class WorldModel:
+    """Predicts the outcome of motions of single objects, batched.
+
+    A motion is (dx, dy, dz, dyaw): rotation by dyaw about the vertical through the object's centre, then the translation; metres, radians.
+
+    Args:
+        scene: what perception saw.
+        observation: the views to predict; may hold fewer views than perception saw. None: no view can be predicted.
+    """
+
+    def __init__(self, scene: Scene, observation: Observation | None = None) -> None:
+        self.scene = scene
+        self.observation = observation
+        self._static: dict[tuple[str, int], StaticView] = {}
+        self._labels: dict[str, npt.NDArray[np.int64]] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of objects M."""
+        return len(self.scene.objects)
+
+    @cached_property
+    def heights(self) -> HeightField:
+        """Height fields of the scene, made at first use."""
+        return build_height_field(self.scene)
+
+    @cached_property
+    def centers(self) -> Tensor:
+        """(M, 3) float64 object centres, world metres."""
+        return torch.from_numpy(np.array([thing.center for thing in self.scene.objects]).reshape(-1, 3))
+
+    @cached_property
+    def bottoms(self) -> Tensor:
+        """(M,) float64 world height of each object's lowest point, metres."""
+        return torch.tensor([footprint.bottom for footprint in self.heights.footprints], dtype=torch.float64)
+
+    @cached_property
+    def tops(self) -> Tensor:
+        """(M,) float64 world height of each object's highest point, metres."""
+        return torch.tensor([float(np.percentile(thing.points[:, 2], 99.5)) for thing in self.scene.objects], dtype=torch.float64)
+
+    @cached_property
+    def footprints(self) -> Tensor:
+        """(M, S, 3) float32 undersides, see Footprint.samples."""
+        if self.count == 0:
+            return torch.zeros(0, 1, 3)
+        return torch.from_numpy(np.stack([footprint.samples for footprint in self.heights.footprints]))
+
+    @cached_property
+    def _cloud(self) -> tuple[Tensor, Array]:
+        """(M, P, 3) float32 points relative to the centre, thinned, padded by repetition; (M,) their spacing, metres."""
+        clouds, spacing = [], []
+        for thing in self.scene.objects:
+            points, step = thin(thing.points, MOST_POINTS)
+            clouds.append(points - thing.center.astype(np.float32))
+            spacing.append(step)
+        most = max((len(cloud) for cloud in clouds), default=1)
+        padded = [cloud[np.arange(most) % len(cloud)] for cloud in clouds]
+        return torch.from_numpy(np.array(padded, dtype=np.float32).reshape(-1, most, 3)), np.array(spacing)
+
+    # What happens
+
+    def support_height(self, category: Tensor, xy: Tensor, yaw: Tensor) -> Tensor:
+        """Where an object's lowest point comes to rest when it is let down at a place.
+
+        The highest of (surface below - underside) over its footprint, a few stray cells left out: the table, the top of a block, the
+        floor of a bowl if it fits in, the bowl's rim if not.
+
+        Args:
+            category: (N,) int64 which object. xy: (N, 2) world metres, its centre. yaw: (N,) radians it is turned by.
+
+        Returns:
+            (N,) float64 world metres.
+        """
+        footprint = self.footprints[category]
+        surface = self.heights.rest_at(category, turned(footprint[..., :2], yaw) + xy.float()[:, None])
+        rests = surface - footprint[..., 2]
+        return rests.topk(STRAY_CELLS + 1, dim=1).values[:, -1].double()
+
+    def motions(self, category: Tensor, parameters: Tensor) -> Tensor:
+        """(N, 4) float64 predicted motions for targets parameters (N, 3) = x, y, yaw (world metres, radians) of objects category (N,)."""
+        height = self.support_height(category, parameters[:, :2], parameters[:, 2])
+        shift = parameters[:, :2] - self.centers[category, :2]
+        return torch.cat([shift, (height - self.bottoms[category])[:, None], parameters[:, 2:3]], dim=1)
+
+    def moved_points(self, category: Tensor, motion: Tensor) -> Tensor:
+        """(N, P, 3) float32 world points of object category[n] after motion[n]; P <= MOST_POINTS, points may repeat."""
+        cloud = self._cloud[0][category]
+        center = (self.centers[category] + motion[:, :3]).float()
+        return torch.cat([turned(cloud[..., :2], motion[:, 3]), cloud[..., 2:]], dim=-1) + center[:, None]
+
+    def predict_scene(self, category: Tensor, motion: Tensor) -> PredictedScene:
+        """Centres and extents of all objects after each motion (N, 4) of object category (N,)."""
+        limits, rows = self.scene.limits, torch.arange(len(category))
+        center = self.centers.expand(len(category), -1, -1).clone()
+        bottom = self.bottoms.expand(len(category), -1).clone()
+        size = self._sizes.expand(len(category), -1, -1).clone()
+        moved = self.moved_points(category, motion)
+        low, high = moved.amin(1), moved.amax(1)
+        xy = (low + high)[:, :2].double() / 2
+        center[rows, category] = torch.cat([xy, (self.centers[category, 2] + motion[:, 2])[:, None]], dim=1)
+        bottom[rows, category] += motion[:, 2]
+        flat = ground_offset(limits, moved[..., :2].double())
+        size[rows, category, :2] = flat.amax(1) - flat.amin(1)
+        return PredictedScene(center, bottom, size, ground_offset(limits, center[..., :2]))
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        """(M, 3) extents of the objects as they are, along (left, forward, up)."""
+        sizes = torch.zeros(self.count, 3, dtype=torch.float64)
+        for number, thing in enumerate(self.scene.objects):
+            flat = ground_offset(self.scene.limits, torch.from_numpy(thing.points[:, :2]).double())
+            sizes[number, :2] = flat.amax(0) - flat.amin(0)
+            sizes[number, 2] = self.tops[number] - self.bottoms[number]
+        return sizes
+
+    # What is seen
+
+    def view(self, name: str) -> View:
+        """The observed view of that name. Raises KeyError with the names there are."""
+        views = () if self.observation is None else self.observation.views
+        for view in views:
+            if view.name == name:
+                return view
+        raise KeyError(f"the observation has no view '{name}'; it has {[view.name for view in views]}")
+
+    def labels(self, name: str) -> npt.NDArray[np.int64]:
+        """(H, W) int64 number of the object seen at each pixel of a view; -1: table, background or unknown."""
+        if name not in self._labels:
+            self._labels[name] = self._label(self.view(name).points())
+        return self._labels[name]
+
+    def _label(self, points: Points) -> npt.NDArray[np.int64]:
+        """Number of the object (...) nearest to each point (..., 3), -1 where none is near."""
+        flat = points.reshape(-1, 3)
+        labels = np.full(len(flat), -1, dtype=np.int64)
+        if self.count:
+            low = np.min([thing.low for thing in self.scene.objects], axis=0) - 0.02
+            high = np.max([thing.high for thing in self.scene.objects], axis=0) + 0.02
+            with np.errstate(invalid="ignore"):
+                near = np.flatnonzero(((flat > low) & (flat < high)).all(axis=1) & (flat[:, 2] > self.scene.table_height + 0.003))
+            tree, owner, reach = self._search
+            distance, neighbour = tree.query(flat[near], distance_upper_bound=float(reach.max()))
+            found = np.isfinite(distance)
+            who = owner[neighbour[found]]
+            close = distance[found] < reach[who]
+            labels[near[found][close]] = who[close]
+        return labels.reshape(points.shape[:-1])
+
+    @cached_property
+    def _search(self) -> tuple[cKDTree, npt.NDArray[np.int64], Array]:
+        owner = np.concatenate([np.full(len(thing.points), number, dtype=np.int64) for number, thing in enumerate(self.scene.objects)])
+        reach = np.maximum(0.012, 1.5 * self.heights.spacing)
+        return cKDTree(np.concatenate([thing.points for thing in self.scene.objects])), owner, reach
+
+    def static_view(self, name: str, stride: int | None = None) -> StaticView:
+        """The reduced view with each object taken away in turn; made at first use and kept.
+
+        Where the taken object was, the reduced view shows the other objects' points, and behind them the table's plane.
+        """
+        view = self.view(name)
+        stride = stride or max(1, round(view.depth.shape[1] / REDUCED_WIDTH))
+        if (name, stride) not in self._static:
+            self._static[name, stride] = self._make_static(view, stride)
+        return self._static[name, stride]
+
+    def _make_static(self, view: View, stride: int) -> StaticView:
+        middle = (stride - 1) // 2
+        rows, columns = np.arange(middle, view.depth.shape[0], stride), np.arange(middle, view.depth.shape[1], stride)
+        table = _plane_depth(view, rows, columns, self.scene.table_height)
+        depth = view.depth[np.ix_(rows, columns)]
+        known = np.isfinite(depth) & (depth > 0)
+        depth = np.where(known, depth, table)
+        labels = self._label(_points_at(view, rows, columns, np.where(known, depth, np.nan).astype(np.float32)))
+        shape = depth.shape
+        layers = np.full((self.count, *shape), np.inf, dtype=np.float32)
+        reach, steps = self._splat(view, stride)
+        for number in range(self.count):
+            points = self._cloud[0][number].numpy() + self.centers[number].numpy()
+            u, v, z = (value[0].numpy() for value in _reduced_pixels(view, stride, torch.from_numpy(points.astype(np.float32))[None]))
+            for du, dv in steps:
+                column, row = np.floor(u).astype(np.int64) + du, np.floor(v).astype(np.int64) + dv
+                good = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0]) & (z > 0.01)
+                good &= (np.abs(column - u) <= float(reach[number])) & (np.abs(row - v) <= float(reach[number]))
+                np.minimum.at(layers[number], (row[good], column[good]), z[good])
+        depths = np.empty((self.count, *shape), dtype=np.float32)
+        masks = np.empty((self.count, self.count, *shape), dtype=bool)
+        for taken in range(self.count):
+            hole = labels == taken
+            behind = layers.copy()
+            behind[taken] = np.inf
+            nearest = behind.argmin(axis=0)
+            shown = np.minimum(behind.min(axis=0), table)
+            depths[taken] = np.where(hole, shown, depth)
+            filled = np.where(hole, np.where(np.isfinite(behind.min(axis=0)), nearest, -1), labels)
+            masks[taken] = filled == np.arange(self.count)[:, None, None]
+            masks[taken, taken] = hole
+        vv, uu = np.meshgrid(rows, columns, indexing="ij")
+        pixel = torch.from_numpy(np.stack([uu, vv], axis=-1).reshape(-1, 2).astype(np.float32))
+        return StaticView(stride, torch.from_numpy(depths), torch.from_numpy(masks), pixel)
+
+    def _splat(self, view: View, stride: int) -> tuple[Tensor, list[tuple[int, int]]]:
+        """How far a point's square reaches in cells (M,): at least the nearest cell, else enough to join the points of a surface; and
+        the cells to be tried, as steps from the cell at the lower left of a point."""
+        distance = np.maximum(((self.centers.numpy() - view.position) @ view.rotation)[:, 2], 0.05)
+        apart = self._cloud[1] * view.intrinsics[0, 0] / distance / stride
+        reach = np.clip(0.65 * apart, 0.5, 3.0)
+        more = int(np.ceil(float(reach.max(initial=0.5)) - 1.0 - 1e-9))
+        cells = range(-max(more, 0), 2 + max(more, 0))
+        return torch.from_numpy(reach.astype(np.float32)), [(du, dv) for du in cells for dv in cells]
+
+    def predict_masks(self, name: str, category: Tensor, motion: Tensor, stride: int | None = None) -> PredictedMasks:
+        """What would be seen of the moved object in one view, for N proposals.
+
+        Args:
+            name: the view's name.
+            category: (N,) int64, which object moves. motion: (N, 4) float64, how.
+            stride: pixels per cell of the reduced view; None: about REDUCED_WIDTH columns.
+
+        Returns:
+            Masks and figures at the reduced size. Self-occlusion plays no role for a silhouette; occlusion by all else does.
+
+        Raises:
+            KeyError: the observation has no such view.
+        """
+        view, static = self.view(name), self.static_view(name, stride)
+        count = len(category)
+        height, width = static.depth.shape[1:]
+        area = height * width
+        u, v, z = _reduced_pixels(view, static.stride, self.moved_points(category, motion))
+        reach, steps = self._splat(view, static.stride)
+        reaches = reach[category][:, None]
+        column, row = u.floor(), v.floor()
+        behind = static.depth.reshape(-1) + DEPTH_TOLERANCE
+        proposal = (torch.arange(count) * area)[:, None]
+        layer = (category * area)[:, None]
+        # One cell more takes what falls outside of the image or is hidden: no branch, no gather of a ragged selection.
+        masks = torch.zeros(count * area + 1, dtype=torch.uint8)
+        ahead = z > 0.01
+        for du in sorted({du for du, _ in steps}):
+            x = column + du
+            fits = ahead & (x >= 0) & (x < width) & ((x - u).abs() <= reaches)
+            for dv in sorted({dv for _, dv in steps}):
+                y = row + dv
+                inside = fits & (y >= 0) & (y < height) & ((y - v).abs() <= reaches)
+                cell = torch.where(inside, y * width + x, 0).long()
+                shown = inside & (z < behind[layer + cell])
+                masks.scatter_(0, torch.where(shown, proposal + cell, count * area).view(-1), 1)
+        # Visibility is asked of the nearest cell of each point.
+        x, y = (u + 0.5).floor(), (v + 0.5).floor()
+        inside = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        cell = torch.where(inside, y * width + x, 0).long()
+        seen = (inside & (z < behind[layer + cell])).float().mean(dim=1)
+        moved = masks[:-1].view(torch.bool).view(count, height, width)
+        weights = torch.cat([torch.ones(area, 1), static.pixel], dim=1)
+        sums = moved.view(count, area).float() @ weights
+        return PredictedMasks(moved, seen.double(), sums[:, 0].double(), (sums[:, 1:] / sums[:, :1]).double(), category, static)
+
+    def predict_image(self, name: str, category: int, motion: npt.ArrayLike) -> Image:
+        """The observed image as it would look after one motion; for vision-language scorers and for people.
+
+        The object's old place is filled from its surroundings, other objects' points are drawn where it hid them, and its own pixels
+        of all views are drawn at the new place, z-buffered.
+
+        Args:
+            name: the view's name. category: which object moves. motion: (4,) dx, dy, dz, dyaw.
+
+        Returns:
+            (H, W, 3) uint8, red first.
+        """
+        view = self.view(name)
+        labels = self.labels(name)
+        hole = cv2.dilate((labels == category).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+        hole &= (labels < 0) | (labels == category)
+        image = cast(Image, cv2.inpaint(view.rgb, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA))
+        rows, columns = np.arange(view.depth.shape[0]), np.arange(view.depth.shape[1])
+        table = _plane_depth(view, rows, columns, self.scene.table_height)
+        depth = np.where(view.valid_depth & ~hole, view.depth, table)
+        for number, thing in enumerate(self.scene.objects):
+            if number != category:
+                points, colors = self._dense(number)
+                image, depth = _draw(
+                    view, points if len(points) else thing.points, colors if len(points) else thing.colors, image, depth, hole
+                )
+        points, colors = self._dense(category)
+        dx, dy, dz, yaw = (float(value) for value in np.asarray(motion, dtype=np.float64))
+        center = self.centers[category].numpy()
+        relative = points.astype(np.float64) - center
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        turned_points = np.stack(
+            [cos * relative[:, 0] - sin * relative[:, 1], sin * relative[:, 0] + cos * relative[:, 1], relative[:, 2]], axis=1
+        )
+        moved = turned_points + center + [dx, dy, dz]
+        image, _ = _draw(view, moved.astype(np.float32), colors, image, depth, np.ones_like(hole))
+        return image
+
+    def _dense(self, number: int) -> tuple[Points, Image]:
+        """All pixels of an object in all views: points (P, 3), colours (P, 3); the scene's own points if no view shows it."""
+        assert self.observation is not None
+        points, colors = [], []
+        for view in self.observation.views:
+            mine = self.labels(view.name) == number
+            points.append(view.points()[mine])
+            colors.append(view.rgb[mine])
+        gathered = np.concatenate(points)
+        if len(gathered) == 0:
+            return self.scene.objects[number].points, self.scene.objects[number].colors
+        return gathered, np.concatenate(colors)
+
+
+_recent: deque[WorldModel] = deque(maxlen=4)
+_making = Lock()
+
+
+def world_model(context: PlanningContext) -> WorldModel:
+    """The world model of a context's scene and observation; the last few are kept, so that scorers of one process share one."""
+    with _making:  # scorers run in threads
+        for model in _recent:
+            if model.scene is context.scene and model.observation is context.observation:
+                return model
+        model = WorldModel(context.scene, context.observation)
+        _ = model.footprints, model.bottoms, model.tops, model._cloud, model._sizes
+        _recent.append(model)
+        return model
+
+
+def turned(xy: Tensor, yaw: Tensor) -> Tensor:
+    """Positions (N, S, 2) float32 turned by yaw (N,) about the origin."""
+    cos, sin = torch.cos(yaw).float()[:, None], torch.sin(yaw).float()[:, None]
+    x, y = xy[..., 0], xy[..., 1]
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+
+
+def _reduced_pixels(view: View, stride: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cell coordinates u, v (N, P) and depth z (N, P) of world points (N, P, 3) in the reduced view (cell centres are integers)."""
+    k, middle = view.intrinsics, (stride - 1) // 2
+    scale = np.array([[k[0, 0] / stride, 0, (k[0, 2] - middle) / stride], [0, k[1, 1] / stride, (k[1, 2] - middle) / stride], [0, 0, 1]])
+    matrix = scale @ view.rotation.T
+    shift = torch.from_numpy(-(matrix @ view.position)).float()
+    projected = torch.addmm(shift, points.reshape(-1, 3), torch.from_numpy(matrix.T.copy()).float()).view(points.shape)
+    z = projected[..., 2]
+    inverse = 1 / z.clamp(min=0.01)
+    return projected[..., 0] * inverse, projected[..., 1] * inverse, z
+
+
+def _rays(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Array:
+    """(h, w, 3) world directions of pixels, one metre deep along the optical axis."""
+    k = view.intrinsics
+    u = (columns - k[0, 2]) / k[0, 0]
+    v = (rows - k[1, 2]) / k[1, 1]
+    optical = np.stack(np.broadcast_arrays(u[None, :], v[:, None], 1.0), axis=-1)
+    return cast(Array, optical @ view.rotation.T)
+
+
+def _points_at(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], depth: Points) -> Points:
+    """(h, w, 3) world points of a subset of pixels with the given depth (h, w)."""
+    return (_rays(view, rows, columns) * depth[..., None] + view.position).astype(np.float32)
+
+
+def _plane_depth(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], height: float) -> Points:
+    """(h, w) float32 depth at which pixels see the horizontal plane at `height`; inf where they look away from it."""
+    fall = _rays(view, rows, columns)[..., 2]
+    with np.errstate(divide="ignore"):
+        depth = (height - view.position[2]) / fall
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.inf).astype(np.float32)
+
+
+def _draw(view: View, points: Points, colors: Image, image: Image, depth: Points, where: Mask) -> tuple[Image, Points]:
+    """Draw points as small squares into a copy of the image where they are nearer than its depth; returns image and depth."""
+    uv, z = view.project(points)
+    height, width = depth.shape
+    corner = np.floor(uv).astype(np.int64)
+    nearest = np.full(height * width, np.inf, dtype=np.float64)
+    source = np.full(height * width, -1, dtype=np.int64)
+    order = np.argsort(-z, kind="stable")  # far ones first: the nearest is written last
+    for du in (0, 1):
+        for dv in (0, 1):
+            x, y = corner[:, 0] + du, corner[:, 1] + dv
+            good = order[((x >= 0) & (x < width) & (y >= 0) & (y < height) & (z > 0.01))[order]]
+            cell = y[good] * width + x[good]
+            layer = np.full(height * width, -1, dtype=np.int64)
+            layer[cell] = good
+            mine = layer >= 0
+            better = mine & (np.where(mine, z[layer], np.inf) < nearest - 1e-4)
+            source[better] = layer[better]
+            nearest[better] = z[layer[better]]
+    grid = nearest.reshape(height, width)
+    shown = where & (grid < depth + DEPTH_TOLERANCE)
+    # Cracks between points of a surface seen closer than before: filled from the neighbours.
+    closed = cv2.morphologyEx(shown.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool) & where
+    result = image.copy()
+    result[shown] = colors[source.reshape(height, width)[shown]]
+    cracks = closed & ~shown & ~np.isfinite(grid)
+    if cracks.any():
+        result = cast(Image, cv2.inpaint(result, cracks.astype(np.uint8), 2, cv2.INPAINT_TELEA))
+    return result, np.where(shown, np.minimum(grid, depth), depth).astype(np.float32)
