@@ -73,7 +73,9 @@ def aggregated(energies: Tensor, weights: Tensor, how: Aggregate, trim: float = 
     Returns:
         (N,) float64, +inf where any counted scorer says +inf or none has judged.
     """
-    counted = weights > 0
+    counted = (weights > 0) & ~torch.isnan(energies).all(dim=0)
+    if not counted.any():
+        return torch.full(energies.shape[:1], torch.inf, dtype=torch.float64)
     energies, weights = energies[:, counted], weights[counted]
     judged = ~torch.isnan(energies)
     infeasible = torch.isposinf(energies).any(dim=1) | ~judged.any(dim=1)
