@@ -7,6 +7,7 @@ and things can lie inside.
 from __future__ import annotations
 
 import functools
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,43 +146,54 @@ def _join(*meshes: _Mesh) -> _Mesh:
 
 @dataclass
 class _Collision:
-    """A compound of primitive shapes, in the arguments of createCollisionShapeArray."""
+    """Convex pieces, each an array of corner points (K, 3). PyBullet's own arrays of primitive shapes end silently after 16, so the
+    pieces go through a mesh file, which has no such limit."""
 
-    types: list[int] = field(default_factory=list)
-    radii: list[float] = field(default_factory=list)
-    half_extents: list[list[float]] = field(default_factory=list)
-    lengths: list[float] = field(default_factory=list)
-    positions: list[list[float]] = field(default_factory=list)
-    orientations: list[list[float]] = field(default_factory=list)
+    pieces: list[npt.NDArray[np.float64]] = field(default_factory=list)
 
-    def box(self, half: list[float], position: list[float], orientation: list[float] | None = None) -> None:
-        self._add(pybullet.GEOM_BOX, 0.0, half, 0.0, position, orientation)
+    def cylinder(self, radius: float, low: float, high: float) -> None:
+        """An upright 24-sided prism between two heights."""
+        self.cone(radius, radius, low, high)
 
-    def cylinder(self, radius: float, length: float, position: list[float]) -> None:
-        self._add(pybullet.GEOM_CYLINDER, radius, [0.0, 0.0, 0.0], length, position, None)
+    def cone(self, lower: float, upper: float, low: float, high: float) -> None:
+        """A 24-sided frustum between two heights."""
+        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        ring = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        self.pieces.append(np.concatenate([np.column_stack([ring * r, np.full(24, z)]) for r, z in ((lower, low), (upper, high))]))
 
-    def _add(self, kind: int, radius: float, half: list[float], length: float, position: list[float], orientation: list[float] | None) -> None:
-        self.types.append(kind)
-        self.radii.append(radius)
-        self.half_extents.append(half)
-        self.lengths.append(length)
-        self.positions.append(position)
-        self.orientations.append(orientation or [0.0, 0.0, 0.0, 1.0])
+    def box(self, half: float, start: npt.NDArray[np.float64], end: npt.NDArray[np.float64]) -> None:
+        """A square bar between two points of the x-z plane."""
+        along = (end - start) / np.linalg.norm(end - start)
+        side = np.cross(along, [0.0, 1.0, 0.0])
+        self.pieces.append(np.array([p + half * (i * side + np.array([0.0, j, 0.0])) for p in (start, end) for i in (-1, 1) for j in (-1.0, 1.0)]))
 
     def wall(self, profile: npt.ArrayLike) -> None:
-        """A ring of thin boxes along each piece of the outer profile [(radius, z), ...]; the wall grows inwards by WALL."""
+        """A ring of wedges along each piece of the outer profile [(radius, z), ...]; the wall grows inwards by WALL."""
         points = np.asarray(profile, dtype=np.float64)
+        turn = np.linspace(0, 2 * np.pi, _WALL_PIECES + 1)
+        ring = np.stack([np.cos(turn), np.sin(turn)], axis=1)
         for (r0, z0), (r1, z1) in zip(points[:-1], points[1:], strict=True):
-            length, tilt = float(np.hypot(r1 - r0, z1 - z0)), float(np.arctan2(r1 - r0, z1 - z0))
+            length = float(np.hypot(r1 - r0, z1 - z0))
+            inward = np.array([-(z1 - z0), r1 - r0]) / length * WALL   # in the plane of radius and z
+            corners = [(r0, z0), (r1, z1), (r0 + inward[0], z0 + inward[1]), (r1 + inward[0], z1 + inward[1])]
             for k in range(_WALL_PIECES):
-                turn = 2 * np.pi * (k + 0.5) / _WALL_PIECES
-                middle = (r0 + r1) / 2 - WALL / 2 * np.cos(tilt)
-                position = [middle * np.cos(turn), middle * np.sin(turn), (z0 + z1) / 2 + WALL / 2 * np.sin(tilt)]
-                # local x radial, y tangential, z up the wall
-                about_z = [0.0, 0.0, float(np.sin(turn / 2)), float(np.cos(turn / 2))]
-                about_y = [0.0, float(np.sin(tilt / 2)), 0.0, float(np.cos(tilt / 2))]
-                _, orientation = pybullet.multiplyTransforms([0, 0, 0], about_z, [0, 0, 0], about_y)
-                self.box([WALL / 2, float(max(r0, r1) * np.tan(np.pi / _WALL_PIECES)), length / 2], position, list(orientation))
+                self.pieces.append(np.array([[*(ring[side] * max(r, 0.001)), z] for side in (k, k + 1) for r, z in corners]))
+
+    def create(self, client: int, origin: npt.NDArray[np.float64]) -> int:
+        """Hand the pieces, moved by -origin, to PyBullet; returns the shape's id."""
+        from scipy.spatial import ConvexHull
+
+        lines: list[str] = []
+        count = 1
+        for number, piece in enumerate(self.pieces):
+            lines.append(f"o piece{number}")
+            lines += [f"v {x:.7f} {y:.7f} {z:.7f}" for x, y, z in piece - origin]
+            lines += [f"f {a + count} {b + count} {c + count}" for a, b, c in ConvexHull(piece).simplices]
+            count += len(piece)
+        with tempfile.TemporaryDirectory() as folder:   # a name of its own each time: PyBullet keeps files by name
+            path = Path(folder) / "pieces.obj"
+            path.write_text("\n".join(lines) + "\n")
+            return int(pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=str(path), physicsClientId=client))
 
 
 def _bowl_profile(radius: float, height: float, foot: float) -> list[tuple[float, float]]:
@@ -205,11 +217,10 @@ def _mug(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
     path = np.stack([radius * (1 + taper) / 2 - 0.004 + reach * np.cos(arc), np.zeros(12), height * 0.52 + span * np.sin(arc)], axis=1)
     mesh = _join(_lathe(_hollow(outer, 0.006)), _tube(path, 0.005))
     collision = _Collision()
-    collision.cylinder(radius * taper, 0.006, [0, 0, 0.003])
+    collision.cylinder(radius * taper, 0.0, 0.006)
     collision.wall(outer)
     for a, b in zip(path[:-1:3], path[3::3], strict=False):
-        middle, lean = (a + b) / 2, float(np.arctan2(b[0] - a[0], b[2] - a[2]))
-        collision.box([0.005, 0.005, float(np.linalg.norm(b - a)) / 2], middle.tolist(), [0, float(np.sin(lean / 2)), 0, float(np.cos(lean / 2))])
+        collision.box(0.0045, a, b)
     return mesh, collision
 
 
@@ -217,7 +228,7 @@ def _bowl(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
     radius, height, foot = spec.dimensions
     outer = [(radius * foot, 0.0), *_bowl_profile(radius, height, foot)]
     collision = _Collision()
-    collision.cylinder(radius * foot, 0.008, [0, 0, 0.004])
+    collision.cylinder(radius * foot, 0.0, 0.008)
     collision.wall(outer[1:])
     return _lathe(_hollow(outer, 0.008)), collision
 
@@ -226,8 +237,9 @@ def _bottle(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
     radius, height, neck = spec.dimensions
     shoulder = height * 0.62
     collision = _Collision()
-    collision.cylinder(radius, shoulder, [0, 0, shoulder / 2])
-    collision.cylinder(neck, height - shoulder, [0, 0, (height + shoulder) / 2])
+    collision.cylinder(radius, 0.0, shoulder * 0.92)
+    collision.cone(radius, neck, shoulder * 0.92, shoulder * 1.12)
+    collision.cylinder(neck, shoulder * 1.12, height)
     profile = [(0, 0), (radius, 0), (radius, shoulder * 0.92), (radius * 0.75, shoulder), (neck, shoulder * 1.12), (neck, height), (0, height)]
     return _lathe(profile), collision
 
@@ -235,7 +247,7 @@ def _bottle(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
 def _plate(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
     radius, height = spec.dimensions
     collision = _Collision()
-    collision.cylinder(radius * 0.7, 0.008, [0, 0, 0.004])
+    collision.cylinder(radius * 0.7, 0.0, 0.008)
     collision.wall([(radius * 0.7, 0.004), (radius, height)])
     return _lathe([(0, 0), (radius * 0.7, 0), (radius, height - 0.004), (radius, height), (radius * 0.68, 0.008), (0, 0.008)]), collision
 
@@ -302,16 +314,7 @@ def _shapes(client: int, spec: ObjectSpec, colour: list[float]) -> tuple[int, in
     visual = pybullet.createVisualShape(
         pybullet.GEOM_MESH, vertices=vertices, indices=faces, normals=normals, uvs=[[0.0, 0.0]] * len(vertices), rgbaColor=colour, specularColor=glossy, physicsClientId=client
     )
-    collision = pybullet.createCollisionShapeArray(
-        shapeTypes=compound.types,
-        radii=compound.radii,
-        halfExtents=compound.half_extents,
-        lengths=compound.lengths,
-        collisionFramePositions=(np.asarray(compound.positions) - origin).tolist(),
-        collisionFrameOrientations=compound.orientations,
-        physicsClientId=client,
-    )
-    return visual, collision
+    return visual, compound.create(client, origin)
 
 
 def _flat_shaded(mesh: _Mesh) -> tuple[list[list[float]], list[int], list[list[float]]]:
