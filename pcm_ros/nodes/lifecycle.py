@@ -1,0 +1,218 @@
+"""What all nodes share: parameters with ranges, lifecycle, diagnostics, and an end with exit code 0 on SIGINT and SIGTERM.
+
+Long work (scoring, planning, moving) runs in service and action callbacks of a callback group of its own, on a thread of the executor's
+pool: images, parameters, transitions, diagnostics and cancellations are served meanwhile.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+
+INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
+_GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a node.
+
+    Attributes:
+        name, default, description: the type is that of the default; lists of strings are given as tuples.
+        low / high: allowed range of numbers, both included.
+        choices: allowed strings; empty: any.
+        fixed: read at configuration only; a change afterwards is refused.
+    """
+
+    name: str
+    default: bool | int | float | str | tuple[str, ...]
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    fixed: bool = True
+
+    def descriptor(self) -> ParameterDescriptor:
+        descriptor = ParameterDescriptor(name=self.name, description=self.description, read_only=self.fixed)
+        if self.choices:
+            descriptor.additional_constraints = f"one of {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, int):
+                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
+            else:
+                descriptor.floating_point_range = [FloatingPointRange(from_value=float(self.low), to_value=float(self.high), step=0.0)]
+        return descriptor
+
+    def complaint(self, value: Any) -> str:
+        """What is wrong with a value; empty: nothing. The message names the parameter, the value and what is allowed."""
+        if self.choices and value not in self.choices:
+            return f"parameter '{self.name}' is '{value}'; allowed: {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None and not (math.isfinite(value) and self.low <= value <= self.high):
+            return f"parameter '{self.name}' is {value}; allowed: {self.low:g} to {self.high:g} ({self.description})"
+        return ""
+
+
+class ConfigurationError(ValueError):
+    """Parameters or models that a node cannot work with. The message names what, and the remedy."""
+
+
+def load_class(path: str, parameter: str) -> Any:
+    """The class that "module:Class" names. Raises ConfigurationError."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"parameter '{parameter}' is '{path}': {error}; it must be 'module:Class' of an installed module"
+        ) from error
+
+
+class Node(LifecycleNode):
+    """A lifecycle node with checked parameters and diagnostics.
+
+    Subclasses list PARAMETERS and override `configure`, `activate`, `deactivate`, `cleanup` (any may raise: the transition then fails
+    and the log and diagnostics say why) and `report`.
+    """
+
+    PARAMETERS: Sequence[Parameter] = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.stopping = threading.Event()
+        self.work_group = MutuallyExclusiveCallbackGroup()
+        self.free_group = ReentrantCallbackGroup()
+        self._error = ""
+        self._state = "unconfigured"
+        for parameter in self.PARAMETERS:
+            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            if default == []:
+                value = self.declare_parameter(parameter.name, RosParameter.Type.STRING_ARRAY, parameter.descriptor()).value or []
+            else:
+                value = self.declare_parameter(parameter.name, default, parameter.descriptor()).value
+            if complaint := parameter.complaint(value):
+                raise ConfigurationError(complaint)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics)
+
+    def value(self, name: str) -> Any:
+        """The present value of a parameter; an unset list is empty."""
+        value = self.get_parameter_or(name).value
+        return [] if value is None else value
+
+    def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
+        known = {parameter.name: parameter for parameter in self.PARAMETERS}
+        for new in parameters:
+            if new.name in known and (complaint := known[new.name].complaint(new.value)):
+                return SetParametersResult(successful=False, reason=complaint)
+        return SetParametersResult(successful=True)
+
+    # Steps of the lifecycle, for subclasses.
+
+    def configure(self) -> None:
+        """Load models, make subscriptions and services."""
+
+    def activate(self) -> None:
+        """Begin to answer."""
+
+    def deactivate(self) -> None:
+        """Stop answering; keep what was loaded."""
+
+    def cleanup(self) -> None:
+        """Undo `configure`."""
+
+    def report(self) -> dict[str, str]:
+        """What diagnostics show besides state and error. An entry named "warning" makes the status a warning."""
+        return {}
+
+    @property
+    def active(self) -> bool:
+        return self._state == "active"
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._step(self.configure, super().on_configure, state, "inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._step(self.activate, super().on_activate, state, "active")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._step(self.deactivate, super().on_deactivate, state, "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._step(self.cleanup, super().on_cleanup, state, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if state.state_id == State.PRIMARY_STATE_UNCONFIGURED:
+            return TransitionCallbackReturn.SUCCESS
+        return self._step(self.cleanup, super().on_shutdown, state, "finalized")
+
+    def _step(
+        self, step: Callable[[], None], parent: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState, after: str
+    ) -> TransitionCallbackReturn:
+        try:
+            step()
+        except Exception as error:  # whatever a model or a user's class raises must end as a failed transition, not as a dead node
+            self._error = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigurationError) else str(error)
+            self.get_logger().error(f"{step.__name__} failed: {self._error}")
+            self.publish_diagnostics()
+            return TransitionCallbackReturn.FAILURE
+        self._error, self._state = "", after
+        return parent(state)
+
+    def publish_diagnostics(self) -> None:
+        if not self.context.ok():
+            return
+        details = self.report() if self._state in ("inactive", "active") else {}
+        level, message = DiagnosticStatus.OK, self._state
+        if "warning" in details:
+            level, message = DiagnosticStatus.WARN, details["warning"]
+        if self._error:
+            level, message = DiagnosticStatus.ERROR, self._error
+        status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="pcm_ros")
+        status.values = [KeyValue(key=key, value=value) for key, value in {"state": self._state, **details}.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
+    """Spin a node until SIGINT, SIGTERM or the end of the ROS context, then leave the process with code 0 (2: it could not start)."""
+    code = 0
+    rclpy.init(args=arguments)
+    node: Node | None = None
+    executor = MultiThreadedExecutor(num_threads=6)
+    try:
+        node = make()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ParameterException, ConfigurationError) as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        code = 2
+    if node is not None:
+        node.stopping.set()
+    executor.shutdown(timeout_sec=_GRACE)
+    if node is not None and node.active:
+        node.deactivate()
+    rclpy.try_shutdown()
+    # A user's scorer that hangs would keep its thread, and so the process, alive for ever: all is said and done, leave.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,333 @@
+"""The parts of a manipulation system that live in other processes, behind the interfaces that the policy knows.
+
+Their methods wait for answers: call them from a thread that does not serve the executor's callbacks which bring those answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from rclpy.action import ActionClient
+from rclpy.callback_groups import CallbackGroup
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from torch import Tensor
+
+from pcm_ros import msg, srv
+from pcm_ros.action import ExecutePickPlace
+from pcm_ros.consensus import Batch, CrossEntropyState
+from pcm_ros.nodes import conversions
+from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.tasks.manipulation.goal import Relation
+from pcm_ros.tasks.manipulation.scene import Scene
+from pcm_ros.tasks.manipulation.workcell import (
+    ExecutionCode,
+    ExecutionResult,
+    InvalidObservation,
+    Observation,
+    PickPlace,
+    WorkcellLimits,
+)
+
+_POLL = 0.1
+
+
+class RemoteError(RuntimeError):
+    """Another process did not answer, or answered with an error. The text names it."""
+
+
+class Stopped(RuntimeError):
+    """The wait was ended because somebody asked to stop."""
+
+
+class Context(Protocol):
+    """What a scorer or generator in another process is told."""
+
+    @property
+    def relation(self) -> Relation: ...
+
+    @property
+    def held(self) -> tuple[Relation, ...]: ...
+
+    @property
+    def scene(self) -> Scene: ...
+
+    @property
+    def observation(self) -> Observation: ...
+
+
+def wait(future: Future, timeout: float, what: str, alive: Callable[[], bool], should_stop: Callable[[], bool] = lambda: False) -> Any:
+    """The future's result. Raises RemoteError after `timeout` seconds or as soon as the other side is gone, Stopped when asked to stop."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    deadline = time.monotonic() + timeout
+    while not done.wait(min(_POLL, max(0.0, deadline - time.monotonic()))):
+        if should_stop():
+            raise Stopped(f"stopped while waiting for {what}")
+        if not alive():
+            raise RemoteError(f"{what} is gone: its process ended or cannot be reached; restart it")
+        if time.monotonic() >= deadline:
+            raise RemoteError(f"{what} gave no answer within {timeout:g} s; it hangs, or is overloaded")
+    return future.result()
+
+
+class _Service:
+    """A service of another node, called and waited for."""
+
+    def __init__(self, node: Node, kind: Any, name: str, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]) -> None:
+        self._node, self._timeout, self._should_stop = node, timeout, should_stop
+        self._client: Client = node.create_client(kind, name, callback_group=group)
+
+    def call(self, request: Any) -> Any:
+        what = f"service '{self._client.service_name}'"
+        deadline = time.monotonic() + min(2.0, self._timeout)
+        while not self._client.service_is_ready():
+            if self._should_stop():
+                raise Stopped(f"stopped while waiting for {what}")
+            if time.monotonic() > deadline:
+                raise RemoteError(f"{what} is not there: start its node, and see whether it is active (pcm doctor, /diagnostics)")
+            time.sleep(0.02)
+        future = self._client.call_async(request)
+        try:
+            return wait(future, self._timeout, what, self._client.service_is_ready, self._should_stop)
+        finally:
+            if not future.done():
+                self._client.remove_pending_request(future)
+
+    def close(self) -> None:
+        self._node.destroy_client(self._client)
+
+
+class SceneMessages:
+    """The message of a scene, made once and not for each scorer and iteration."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Scene, msg.Scene] | None = None
+        self._lock = threading.Lock()
+
+    def of(self, scene: Scene) -> msg.Scene:
+        with self._lock:
+            if self._last is None or self._last[0] is not scene:
+                self._last = (scene, conversions.scene_message(scene))
+            return self._last[1]
+
+
+class RemoteScorer:
+    """A scorer node as a scorer of an ensemble; the energies are those that the same scorer gives in this process.
+
+    Args:
+        name: of the scorer node; its service is `<name>/score`.
+        view: the camera whose image it scores on; "" for one without.
+        timeout: seconds for one answer.
+    """
+
+    differentiable = False
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        view: str,
+        timeout: float,
+        scenes: SceneMessages,
+        group: CallbackGroup,
+        should_stop: Callable[[], bool] = lambda: False,
+        cost: float = 1e-3,
+    ) -> None:
+        self.name, self.cost, self._view, self._scenes = name, cost, view, scenes
+        self._service = _Service(node, srv.ScoreProposals, f"{name}/score", timeout, group, should_stop)
+
+    def energy(self, batch: Batch, context: Context) -> Tensor:
+        """(N,) energies. Raises RemoteError, or InvalidObservation where its camera delivered nothing."""
+        request = srv.ScoreProposals.Request(
+            proposals=conversions.proposals_message(batch, self._scenes.of(context.scene)),
+            relation=conversions.relation_message(context.relation),
+            held=[conversions.relation_message(relation) for relation in context.held],
+        )
+        if self._view:
+            stamps = {view.name: view.stamp_ns for view in context.observation.views}
+            if self._view not in stamps:
+                raise InvalidObservation(f"camera '{self._view}' delivered no usable view")
+            request.stamp = conversions.time_message(stamps[self._view])
+        score = self._service.call(request).score
+        if score.error:
+            raise RemoteError(score.error)
+        return torch.from_numpy(np.array(score.energies, dtype=np.float64))
+
+    def close(self) -> None:
+        self._service.close()
+
+
+class RemoteGenerator:
+    """A generator node's proposals; the same seed gives those of the same generator in this process."""
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        count: int,
+        timeout: float,
+        scenes: SceneMessages,
+        group: CallbackGroup,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._count, self._scenes = count, scenes
+        self._service = _Service(node, srv.Propose, f"{name}/propose", timeout, group, should_stop)
+
+    def propose(self, context: Context, state: CrossEntropyState | None, rng: torch.Generator) -> Batch:
+        """A batch. Raises RemoteError."""
+        request = srv.Propose.Request(
+            relation=conversions.relation_message(context.relation),
+            held=[conversions.relation_message(relation) for relation in context.held],
+            scene=self._scenes.of(context.scene),
+            seed=rng.initial_seed(),
+            count=self._count,
+        )
+        conversions.write_state(state, request)
+        response = self._service.call(request)
+        if response.error_msg:
+            raise RemoteError(response.error_msg)
+        return conversions.batch_from_message(response.proposals)
+
+    def close(self) -> None:
+        self._service.close()
+
+
+class RemotePerception:
+    """A generator node's perception of the views that it has received itself."""
+
+    def __init__(self, node: Node, name: str, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]) -> None:
+        self._service = _Service(node, srv.PerceiveScene, f"{name}/perceive", timeout, group, should_stop)
+
+    def perceive(self, observation: Observation, limits: WorkcellLimits) -> Scene:
+        """The scene. Raises RemoteError."""
+        request = srv.PerceiveScene.Request(
+            views=[view.name for view in observation.views],
+            stamps=[conversions.time_message(view.stamp_ns) for view in observation.views],
+            limits=conversions.limits_message(limits),
+        )
+        response = self._service.call(request)
+        if response.error_msg:
+            raise RemoteError(response.error_msg)
+        return conversions.scene_from_message(response.scene)
+
+    def close(self) -> None:
+        self._service.close()
+
+
+class RosWorkcell:
+    """A cell behind ROS topics and an action, simulated or real, as a `Workcell`.
+
+    Args:
+        node: whose executor brings the answers.
+        cameras: the cameras that should deliver.
+        view_timeout: seconds to wait for new images after a motion; the cameras that did not deliver by then are reported as missing.
+        view_age: seconds; a first observation takes no images that are older.
+        motion_timeout: seconds for one pick and place.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        cameras: Sequence[str],
+        view_timeout: float,
+        view_age: float,
+        motion_timeout: float,
+        group: CallbackGroup,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._node, self._should_stop = node, should_stop
+        self._view_timeout, self._view_age, self._motion_timeout = view_timeout, view_age, motion_timeout
+        self.views = ViewBuffer(node, cameras)
+        self.reasons: dict[str, str] = {}
+        self._limits: WorkcellLimits | None = None
+        self._limits_known = threading.Event()
+        self._joints = JointState()
+        self._not_before_ns = 0
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscriptions = (
+            node.create_subscription(msg.WorkcellLimits, "workcell/limits", self._receive_limits, latched, callback_group=group),
+            node.create_subscription(JointState, "joint_states", self._receive_joints, 10, callback_group=group),
+        )
+        self._client = ActionClient(node, ExecutePickPlace, "workcell/execute", callback_group=group)
+
+    def _receive_limits(self, message: msg.WorkcellLimits) -> None:
+        try:
+            self._limits = conversions.limits_from_message(message)
+            self._limits_known.set()
+        except conversions.InvalidMessage as error:
+            self._node.get_logger().error(f"topic 'workcell/limits': {error}")
+
+    def _receive_joints(self, message: JointState) -> None:
+        self._joints = message
+
+    @property
+    def limits(self) -> WorkcellLimits:
+        """What the cell's driver has published. Raises InvalidObservation if it has not within the view timeout."""
+        deadline = time.monotonic() + self._view_timeout
+        while not self._limits_known.wait(_POLL):
+            if self._should_stop():
+                raise Stopped("stopped while waiting for the limits of the workcell")
+            if time.monotonic() > deadline:
+                raise InvalidObservation(
+                    f"nothing arrived on topic 'workcell/limits' within {self._view_timeout:g} s; is the cell's driver active?"
+                )
+        assert self._limits is not None
+        return self._limits
+
+    def observe(self) -> Observation:
+        """Images after the last motion. Cameras without a usable view are `missing`, and `reasons` says why.
+
+        Raises:
+            InvalidObservation: no camera delivered a usable view.
+        """
+        not_before = max(self._not_before_ns, self._node.get_clock().now().nanoseconds - int(self._view_age * 1e9))
+        views, self.reasons = self.views.since(not_before, self._view_timeout, self._should_stop)
+        for camera, reason in self.reasons.items():
+            self._node.get_logger().warning(f"camera '{camera}' is left out: {reason}")
+        if not views:
+            if self._should_stop():
+                raise Stopped("stopped while waiting for images")
+            raise InvalidObservation("no camera delivered a usable view: " + "; ".join(self.reasons.values()))
+        joints = self._joints
+        return Observation(views, tuple(joints.name), np.array(joints.position, dtype=np.float64), tuple(self.reasons))
+
+    def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
+        """Send the action and wait for its end; when asked to stop, cancel it and wait for the safe end."""
+        what = "action 'workcell/execute'"
+        if not self._client.wait_for_server(2.0):
+            return ExecutionResult(ExecutionCode.ERROR, f"{what} is not there: is the cell's driver active?")
+        alive = self._client.server_is_ready
+        try:
+            sending = self._client.send_goal_async(ExecutePickPlace.Goal(action=conversions.pick_place_message(action)))
+            handle = wait(sending, 5.0, what, alive)
+            if not handle.accepted:
+                return ExecutionResult(ExecutionCode.ERROR, f"{what} rejected the motion: the cell is busy or not active")
+            ending = handle.get_result_async()
+            try:
+                result = wait(ending, self._motion_timeout, what, alive, lambda: should_stop() or self._should_stop()).result
+            except (Stopped, RemoteError) as error:
+                handle.cancel_goal_async()
+                if isinstance(error, RemoteError) and not alive():
+                    raise
+                result = wait(ending, 10.0, what, alive).result
+                if isinstance(error, RemoteError):
+                    return ExecutionResult(ExecutionCode.TIMEOUT, str(error))
+        except RemoteError as error:
+            return ExecutionResult(ExecutionCode.ERROR, str(error))
+        self._not_before_ns = conversions.nanoseconds_of(result.stamp)
+        return ExecutionResult(ExecutionCode(result.error_code), result.error_msg)
+
+    def close(self) -> None:
+        self.views.close()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._client.destroy()

@@ -1,0 +1,207 @@
+"""The simulated cell: cameras, arm, and for tests and benchmarks a judge that knows the truth.
+
+Topics `workcell/views/<camera>`, `workcell/limits` (latched), `joint_states`; action `workcell/execute`; services `~/reset`, `~/judge`. A
+real cell offers the topics and the action, and everything else works on it unchanged.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+
+from pcm_ros import msg, srv
+from pcm_ros.action import ExecutePickPlace
+from pcm_ros.nodes import conversions
+from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
+from pcm_ros.nodes.views import view_topic
+from pcm_ros.tasks.manipulation.workcell import ExecutionCode, Observation
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class SimNode(Node):
+    """PyBullet behind the topics and the action of a real cell."""
+
+    PARAMETERS = (
+        Parameter("task", "demo", "what a scene consists of: the name of a task of the simulator"),
+        Parameter("seed", 0, "seed of the first scene", low=0, high=2**62),
+        Parameter(
+            "republish_period", 1.0, "seconds after which unchanged views are sent again with a new stamp", low=0.1, high=60.0, fixed=False
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("sim")
+        self._cell: Any = None
+        self._busy = threading.Lock()  # the physics client serves one thread at a time
+        self._observation: Observation | None = None
+        self._stamp_ns = 0
+        self._interfaces: list[tuple[Any, Any]] = []
+        self._moving = False
+
+    def configure(self) -> None:
+        from pcm_ros.sim.workcell import SimWorkcell
+
+        try:
+            self._cell = SimWorkcell(self.value("task"), seed=self.value("seed"))
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(f"parameters 'task', 'seed': {error}") from error
+        cameras = [camera.name for camera in self._cell.world.cameras]
+        self._view_publishers = {camera: self.create_publisher(msg.View, view_topic(camera), qos_profile_sensor_data) for camera in cameras}
+        self._limits_publisher = self.create_publisher(msg.WorkcellLimits, "workcell/limits", LATCHED)
+        self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
+        group = self.work_group
+        self._interfaces = [
+            (self.destroy_service, self.create_service(srv.ResetScene, "~/reset", self._reset, callback_group=group)),
+            (self.destroy_service, self.create_service(srv.JudgeScene, "~/judge", self._judge, callback_group=group)),
+        ]
+        self._server = ActionServer(
+            self,
+            ExecutePickPlace,
+            "workcell/execute",
+            self._execute,
+            goal_callback=self._consider,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=self.free_group,
+        )
+        self._timer = self.create_timer(self.value("republish_period"), self._republish, callback_group=MutuallyExclusiveCallbackGroup())
+        self._timer.cancel()
+
+    def activate(self) -> None:
+        self._limits_publisher.publish(conversions.limits_message(self._cell.limits))
+        with self._busy:
+            self._look()
+        self._timer.reset()
+
+    def deactivate(self) -> None:
+        self._timer.cancel()
+
+    def cleanup(self) -> None:
+        if self._cell is None:
+            return
+        self.destroy_timer(self._timer)
+        self._server.destroy()
+        for destroy, interface in self._interfaces:
+            destroy(interface)
+        for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher):
+            self.destroy_publisher(publisher)
+        with self._busy:
+            self._cell.close()
+            self._cell = None
+
+    def report(self) -> dict[str, str]:
+        return {"task": self.value("task"), "moving": str(self._moving), "views stamped (s)": f"{self._stamp_ns / 1e9:.3f}"}
+
+    # Images
+
+    def _look(self) -> int:
+        """Render all cameras and send the images; the caller holds the lock. Returns their stamp, nanoseconds."""
+        self._observation = self._cell.observe()
+        return self._publish()
+
+    def _publish(self) -> int:
+        observation = self._observation
+        if observation is None:
+            return 0
+        self._stamp_ns = self.get_clock().now().nanoseconds
+        joints = JointState(header=conversions.header(self._stamp_ns), name=list(observation.joint_names))
+        joints.position = conversions.flat(np.asarray(observation.joint_positions, dtype=np.float64))
+        self._joint_publisher.publish(joints)
+        for view in observation.views:
+            self._view_publishers[view.name].publish(conversions.view_message(replace(view, stamp_ns=self._stamp_ns)))
+        return self._stamp_ns
+
+    def _republish(self) -> None:
+        if self._timer.timer_period_ns != (period := int(self.value("republish_period") * 1e9)):
+            self._timer.timer_period_ns = period
+        if self._busy.acquire(blocking=False):  # else: a motion or a new scene is under way, whose views will follow
+            try:
+                self._publish()
+            finally:
+                self._busy.release()
+
+    # Motion
+
+    def _consider(self, _: ExecutePickPlace.Goal) -> GoalResponse:
+        if not self.active or self._moving:
+            self.get_logger().warning("pick and place rejected: " + ("another one is being carried out" if self.active else INACTIVE))
+            return GoalResponse.REJECT
+        self._moving = True
+        return GoalResponse.ACCEPT
+
+    def _execute(self, goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        result = ExecutePickPlace.Result(error_code=ExecutePickPlace.Result.ERROR)
+        start = last = time.monotonic()
+
+        def should_stop() -> bool:
+            nonlocal last
+            if (now := time.monotonic()) - last > 0.2:
+                last = now
+                goal.publish_feedback(ExecutePickPlace.Feedback(elapsed=now - start))
+            return goal.is_cancel_requested or self.stopping.is_set()
+
+        try:
+            action = conversions.pick_place_from_message(goal.request.action)
+            with self._busy:
+                outcome = self._cell.execute(action, should_stop)
+                result.error_code, result.error_msg = int(outcome.code), outcome.message
+                if not self.stopping.is_set():
+                    result.stamp = conversions.time_message(self._look())
+        except conversions.InvalidMessage as error:
+            result.error_msg = str(error)
+        finally:
+            self._moving = False
+        if result.error_code == ExecutionCode.CANCELED and goal.is_cancel_requested:
+            goal.canceled()
+        elif result.error_code == ExecutionCode.OK:
+            goal.succeed()
+        else:
+            goal.abort()
+        return result
+
+    # For tests and benchmarks
+
+    def _reset(self, request: srv.ResetScene.Request, response: srv.ResetScene.Response) -> srv.ResetScene.Response:
+        if not self.active:
+            response.error_msg = INACTIVE
+            return response
+        try:
+            with self._busy:
+                episode = self._cell.reset(request.seed, request.task or None)
+                response.stamp = conversions.time_message(self._look())
+            response.instruction = episode.instruction
+        except (KeyError, ValueError, RuntimeError) as error:
+            response.error_msg = str(error)
+        return response
+
+    def _judge(self, request: srv.JudgeScene.Request, response: srv.JudgeScene.Response) -> srv.JudgeScene.Response:
+        if not self.active:
+            response.error_msg = INACTIVE
+            return response
+        try:
+            with self._busy:
+                if request.relation.kind:
+                    verdict = self._cell.judge(conversions.relation_from_message(request.relation))
+                else:
+                    verdict = self._cell.judge_all()
+            response.holds, response.reason = bool(verdict), verdict.reason
+        except ValueError as error:
+            response.error_msg = str(error)
+        return response
+
+
+def main() -> None:
+    run(SimNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Camera views as they arrive: kept by stamp, decoded when somebody asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node as RosNode
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.subscription import Subscription
+
+from pcm_ros import msg
+from pcm_ros.nodes.conversions import nanoseconds_of, view_from_message
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, View
+
+KEPT = 6
+
+
+def view_topic(camera: str) -> str:
+    return f"workcell/views/{camera}"
+
+
+class ViewBuffer:
+    """The newest few views of each camera.
+
+    Args:
+        node: subscribes with sensor-data quality of service.
+        cameras: names, one topic each.
+    """
+
+    def __init__(self, node: RosNode, cameras: Sequence[str]) -> None:
+        self._node = node
+        self._changed = threading.Condition()
+        self._messages: dict[str, OrderedDict[int, msg.View]] = {camera: OrderedDict() for camera in cameras}
+        self._decoded: dict[tuple[str, int], View | InvalidObservation] = {}
+        group = MutuallyExclusiveCallbackGroup()
+        self._subscriptions: list[Subscription] = [
+            node.create_subscription(
+                msg.View,
+                view_topic(camera),
+                lambda message, camera=camera: self._receive(camera, message),
+                qos_profile_sensor_data,
+                callback_group=group,
+            )
+            for camera in cameras
+        ]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self._messages)
+
+    def _receive(self, camera: str, message: msg.View) -> None:
+        with self._changed:
+            kept = self._messages[camera]
+            kept[nanoseconds_of(message.header.stamp)] = message
+            while len(kept) > KEPT:
+                self._decoded.pop((camera, kept.popitem(last=False)[0]), None)
+            self._changed.notify_all()
+
+    def newest_stamp(self, camera: str) -> int:
+        """Nanoseconds; 0: nothing has arrived yet."""
+        with self._changed:
+            return max(self._messages[camera], default=0)
+
+    def at(self, camera: str, stamp_ns: int, timeout: float, should_stop: Callable[[], bool]) -> View:
+        """The view of exactly this stamp; waits for it at most `timeout` seconds.
+
+        Raises:
+            InvalidObservation: it did not arrive, or cannot be used.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while stamp_ns not in self._messages[camera]:
+                left = deadline - time.monotonic()
+                if left <= 0 or should_stop():
+                    newest = max(self._messages[camera], default=0)
+                    have = f"the newest is stamped {newest / 1e9:.3f} s" if newest else "none has arrived at all"
+                    raise InvalidObservation(
+                        f"view '{camera}' stamped {stamp_ns / 1e9:.3f} s did not arrive within {timeout:g} s ({have}); check the camera's "
+                        f"driver, topic '{view_topic(camera)}', and that FASTDDS_DEFAULT_PROFILES_FILE names config/fastdds.xml"
+                    )
+                self._changed.wait(min(left, 0.1))
+        return self._decode(camera, stamp_ns)
+
+    def since(
+        self, not_before_ns: int, timeout: float, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[tuple[View, ...], dict[str, str]]:
+        """One view of each camera, stamped at `not_before_ns` or later; waits for stragglers at most `timeout` seconds.
+
+        Returns:
+            The usable views in the cameras' order, and camera -> reason for the others.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while any(max(kept, default=0) < not_before_ns for kept in self._messages.values()):
+                left = deadline - time.monotonic()
+                if left <= 0 or should_stop():
+                    break
+                self._changed.wait(min(left, 0.1))
+            newest = {camera: max(kept, default=0) for camera, kept in self._messages.items()}
+        views, reasons = [], {}
+        for camera, stamp in newest.items():
+            if stamp < not_before_ns or stamp == 0:
+                reasons[camera] = f"no new view arrived within {timeout:g} s on '{self._node.resolve_topic_name(view_topic(camera))}'"
+                continue
+            try:
+                views.append(self._decode(camera, stamp))
+            except InvalidObservation as error:
+                reasons[camera] = str(error)
+        return tuple(views), reasons
+
+    def _decode(self, camera: str, stamp_ns: int) -> View:
+        key = (camera, stamp_ns)
+        with self._changed:
+            if key not in self._decoded:
+                try:
+                    view = view_from_message(self._messages[camera][stamp_ns])
+                    if view.name != camera:
+                        raise InvalidObservation(f"topic '{view_topic(camera)}' carries a view named '{view.name}'; they must be the same")
+                    self._decoded[key] = view
+                except InvalidObservation as error:
+                    self._decoded[key] = error
+            result = self._decoded[key]
+        if isinstance(result, InvalidObservation):
+            raise result
+        return result
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
