@@ -16,6 +16,8 @@ from pcm_ros.sim.world import PANDA_LIMITS, NoRoom, Placement, arrange, clear_of
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
 from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 
+Notes = Mapping[str, bool | int | str]
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -33,7 +35,7 @@ class Episode:
     placements: tuple[Placement, ...]
     instruction: str = ""
     relations: tuple[Relation, ...] = ()
-    notes: Mapping[str, bool | int | str] = field(default_factory=lambda: MappingProxyType({}))
+    notes: Notes = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Task(Protocol):
@@ -88,7 +90,7 @@ def can_stand_on(subject: ObjectSpec, reference: ObjectSpec) -> bool:
     base = {"block": min(subject.dimensions[:2]) / 2, "mug": subject.dimensions[0] * 0.9, "bowl": subject.dimensions[0] * 0.6}.get(
         subject.kind, subject.dimensions[0]
     )
-    if reference.kind == "plate":   # within the rim, on the plate's floor
+    if reference.kind == "plate":  # within the rim, on the plate's floor
         return base + 0.012 <= reference.dimensions[0] * 0.7
     top = min(reference.dimensions[:2]) / 2 if reference.kind == "block" else reference.dimensions[0]
     slender = subject.height / 2 <= 3 * base and reference.height <= 0.09
@@ -127,54 +129,60 @@ def _stands(placements: Sequence[Placement], relation: Relation, limits: Workcel
 
 def _axis(kind: RelationKind, limits: WorkcellLimits) -> Array | None:
     forward, left = np.asarray(limits.forward), np.asarray(limits.left)
-    return {RelationKind.LEFT_OF: left, RelationKind.RIGHT_OF: -left, RelationKind.BEHIND: forward, RelationKind.IN_FRONT_OF: -forward}.get(kind)
+    axes = {
+        RelationKind.LEFT_OF: left,
+        RelationKind.RIGHT_OF: -left,
+        RelationKind.BEHIND: forward,
+        RelationKind.IN_FRONT_OF: -forward,
+    }
+    return axes.get(kind)
 
 
-def achievable(placements: Sequence[Placement], relations: Sequence[Relation], limits: WorkcellLimits = PANDA_LIMITS, gap: float = 0.025) -> bool:
+def achievable(
+    placements: Sequence[Placement], relations: Sequence[Relation], limits: WorkcellLimits = PANDA_LIMITS, gap: float = 0.025
+) -> bool:
     """Whether moving each relation's subject in turn, with room for the fingers, makes all relations true."""
     current = list(placements)
     stacked: set[int] = set()
     for number, relation in enumerate(relations):
         subject, reference = (_find(current, phrase) for phrase in relation.phrases[:2])
-        axis = _axis(relation.kind, limits)
-        if axis is None:
-            stacked |= {subject, reference}   # may not be moved again
+        if _axis(relation.kind, limits) is None:
+            stacked |= {subject, reference}  # may not be moved again
             current[subject] = replace(current[subject], xy=current[reference].xy)
             continue
-        spot = _free_spot(current, subject, np.asarray(current[reference].xy), axis, relations[:number], limits, gap, stacked)
-        if spot is None:
+        spots = [] if subject in stacked else achievable_spots(current, relation, relations[:number], limits, gap)
+        if not spots:
             return False
-        current[subject] = spot
+        current[subject] = replace(current[subject], xy=spots[len(spots) // 2])
     return True
 
 
-def _free_spot(
-    current: list[Placement],
-    subject: int,
-    reference: Array,
-    axis: Array,
-    earlier: Sequence[Relation],
-    limits: WorkcellLimits,
-    gap: float,
-    stacked: set[int],
-) -> Placement | None:
-    if subject in stacked:
-        return None
-    spec = current[subject].spec
-    others = [placement for i, placement in enumerate(current) if i != subject]
+def achievable_spots(
+    placements: Sequence[Placement],
+    relation: Relation,
+    earlier: Sequence[Relation] = (),
+    limits: WorkcellLimits = PANDA_LIMITS,
+    gap: float = 0.025,
+) -> list[tuple[float, float]]:
+    """Places (x, y) on a 2 cm grid where a direction relation's subject stands free, within reach, and earlier relations stay true."""
+    axis = _axis(relation.kind, limits)
+    if axis is None:
+        raise ValueError(f"relation {relation.kind} has no direction; the subject's place is the reference's")
+    subject, reference = (_find(placements, phrase) for phrase in relation.phrases[:2])
+    spec, origin = placements[subject].spec, np.asarray(placements[reference].xy)
+    others = [placement for i, placement in enumerate(placements) if i != subject]
     low, high = np.add(limits.workspace_min[:2], spec.radius + 0.01), np.subtract(limits.workspace_max[:2], spec.radius + 0.01)
-    for x in np.arange(low[0], high[0], 0.02):
-        for y in np.arange(low[1], high[1], 0.02):
+    found = []
+    for x in np.arange(low[0], high[0], 0.02).tolist():
+        for y in np.arange(low[1], high[1], 0.02).tolist():
             spot = np.array([x, y])
             # 1.5 cm inside the cone, so that a small error of the arm or of perception does no harm
-            if not in_direction(spot - reference - 0.015 * axis, axis):
-                continue
-            if within_reach(spot, limits, spec.radius) and clear_of(spot, spec.radius + gap, others):
-                moved = replace(current[subject], xy=(float(x), float(y)))
-                after = [*current[:subject], moved, *current[subject + 1 :]]
+            inside = in_direction(spot - origin - 0.015 * axis, axis)
+            if inside and within_reach(spot, limits, spec.radius) and clear_of(spot, spec.radius + gap, others):
+                after = [*placements[:subject], replace(placements[subject], xy=(x, y)), *placements[subject + 1 :]]
                 if all(_axis(r.kind, limits) is None or _stands(after, r, limits) for r in earlier):
-                    return moved
-    return None
+                    found.append((x, y))
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- suites
@@ -237,7 +245,7 @@ class RelationTask:
             except NoRoom:
                 continue
             subject, others = specs[0], specs[1:]
-            notes = {
+            notes: Notes = {
                 "same_color": any(other.shade.name == subject.shade.name for other in others),
                 "same_kind": any(other.kind == subject.kind for other in others),
                 "objects": len(specs),
@@ -317,8 +325,8 @@ class DemoTask:
         placements = arrange(
             rng, specs, limits, 0.03, accept=lambda p: not _stands(p, relation, limits) and achievable(p, [relation], limits), attempts=1000
         )
-        notes = MappingProxyType({"same_color": True, "same_kind": True, "objects": len(specs), "relations": "left_of"})
-        return Episode(self.name, placements, "put the red mug to the left of the blue bowl", (relation,), notes)
+        notes: Notes = {"same_color": True, "same_kind": True, "objects": len(specs), "relations": "left_of"}
+        return Episode(self.name, placements, "put the red mug to the left of the blue bowl", (relation,), MappingProxyType(notes))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,13 @@ _KIND_WORDS = {kind: kind for kind in KINDS} | {
     "cylinder": "can",
     "flask": "bottle",
 }
-_COLOR_WORDS = {color: color for color in COLORS} | {"grey": "gray", "crimson": "red", "scarlet": "red", "violet": "purple", "turquoise": "cyan"}
+_COLOR_WORDS = {color: color for color in COLORS} | {
+    "grey": "gray",
+    "crimson": "red",
+    "scarlet": "red",
+    "violet": "purple",
+    "turquoise": "cyan",
+}
 _ANY_WORDS = {"object", "thing", "item", "one"}
 _AXES = {
     RelationKind.LEFT_OF: ("left", 1.0),
@@ -64,7 +70,8 @@ def fits(spec: ObjectSpec, phrase: str) -> bool:
     kinds = [_KIND_WORDS[word] for word in words if word in _KIND_WORDS]
     colors = [_COLOR_WORDS[word] for word in words if word in _COLOR_WORDS]
     if not kinds and not colors and not _ANY_WORDS & set(words):
-        raise ValueError(f"the judge knows no word of '{phrase}'; it knows kinds ({', '.join(_KIND_WORDS)}) and colours ({', '.join(_COLOR_WORDS)})")
+        known = f"kinds ({', '.join(_KIND_WORDS)}) and colours ({', '.join(_COLOR_WORDS)})"
+        raise ValueError(f"the judge knows no word of '{phrase}'; it knows {known}")
     return all(kind == spec.kind for kind in kinds) and all(color == spec.shade.name for color in colors)
 
 
@@ -111,14 +118,16 @@ class Judge:
 
     def _inside(self, subject: Body, container: Body) -> bool:
         """Centre within the inner radius of an upright container, underside between its underside and its rim."""
+        if container.spec.inner_radius <= 0 or container.up[2] < 0.8:
+            return False
         near = float(np.linalg.norm(_offset(subject, container))) <= container.spec.inner_radius
-        lowest = subject.low[2]
-        return bool(container.spec.inner_radius > 0 and container.up[2] > 0.8 and near and container.low[2] - 0.002 <= lowest < container.high[2])
+        return near and bool(container.low[2] - 0.002 <= subject.low[2] < container.high[2])
 
     def _resting_on(self, subject: Body, reference: Body) -> bool:
         """Centre above the reference's top and over its footprint; the reference carries most of the weight; not in its hollow."""
-        over = bool(np.linalg.norm(_offset(subject, reference)) <= reference.spec.radius and subject.position[2] > reference.high[2] - 0.005)
-        return over and not self._inside(subject, reference) and self._world.carried_share(subject.number, reference.number) > 0.5
+        if np.linalg.norm(_offset(subject, reference)) > reference.spec.radius or subject.position[2] < reference.high[2] - 0.005:
+            return False
+        return not self._inside(subject, reference) and self._world.carried_share(subject.number, reference.number) > 0.5
 
 
 def in_direction(offset: np.ndarray, axis: np.ndarray) -> bool:

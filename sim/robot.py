@@ -21,7 +21,9 @@ from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionR
 TIME_STEP = 1 / 240
 """Seconds of one simulation step."""
 
-PANDA_GRIPPER = Gripper(kind="parallel", max_opening=0.08, finger_thickness=0.0145, finger_width=0.021, finger_length=0.046, palm_size=(0.205, 0.064))
+PANDA_GRIPPER = Gripper(
+    kind="parallel", max_opening=0.08, finger_thickness=0.0145, finger_width=0.021, finger_length=0.046, palm_size=(0.205, 0.064)
+)
 
 HOME = np.array([0.0, -1.35, 0.0, -2.75, 0.0, 1.75, 0.785])
 """Observation posture: the arm folded back over its base, out of the cameras' view of the workspace."""
@@ -39,8 +41,9 @@ class MotionConfig:
     """How the arm moves.
 
     Attributes:
-        speed: share of the arm's joint speed limits, 0..1. tool_speed: metres per second. turn_speed: of the tool, radians per second.
-        clearances: metres between the higher of pick and place and the height at which objects are carried; the first that is reachable is taken.
+        speed: share of the arm's joint speed limits, 0..1.
+        tool_speed: metres per second. turn_speed: of the tool, radians per second.
+        clearances: metres that objects are carried above the higher of pick and place; the first that is reachable is taken.
         grip_force: newtons of each finger. closing_speed: metres per second of each finger.
         least_width: metres; a gripper that closes further than this holds nothing.
         release: metres that each finger opens to let go.
@@ -115,7 +118,13 @@ class Panda:
         self.body = _load(client, self._config.detailed_look)
         for finger in _FINGERS:
             pybullet.changeDynamics(
-                self.body, finger, lateralFriction=1.1, spinningFriction=0.02, rollingFriction=0.001, frictionAnchor=1, physicsClientId=client
+                self.body,
+                finger,
+                lateralFriction=1.1,
+                spinningFriction=0.02,
+                rollingFriction=0.001,
+                frictionAnchor=1,
+                physicsClientId=client,
             )
         # The fingers of the real gripper are coupled by a gear; without it the lighter-loaded one pushes the object aside.
         gear = pybullet.createConstraint(
@@ -191,7 +200,8 @@ class Panda:
             return f"no arm posture reaches the pick at {np.round(pick, 3).tolist()} m, yaw {pick_yaw:.2f} rad"
         carry = self._straight(seed, ToolPose(above_pick, pick_yaw), ToolPose(above_place, place_yaw))
         if carry is None:
-            return f"the arm cannot carry from {np.round(above_pick, 3).tolist()} to {np.round(above_place, 3).tolist()} m, turning {place_yaw - pick_yaw:.2f} rad"
+            way = f"from {np.round(above_pick, 3).tolist()} to {np.round(above_place, 3).tolist()} m"
+            return f"the arm cannot carry {way}, turning by {place_yaw - pick_yaw:.2f} rad"
         lower = self._straight(carry.joints[-1], ToolPose(above_place, place_yaw), ToolPose(place, place_yaw))
         if lower is None:
             return f"no arm posture reaches the place at {np.round(place, 3).tolist()} m, yaw {place_yaw:.2f} rad"
@@ -267,7 +277,8 @@ class Panda:
         self._opening = PANDA_GRIPPER.max_opening
         self._settle_home()
         if stuck is not None and stuck > 0.03:
-            return ExecutionResult(ExecutionCode.COLLISION, f"something was in the way {1000 * stuck:.0f} mm above the place; the object was released there")
+            where = f"{1000 * stuck:.0f} mm above the place"
+            return ExecutionResult(ExecutionCode.COLLISION, f"something was in the way {where}; the object was released there")
         return ExecutionResult(ExecutionCode.OK)
 
     @property
@@ -308,10 +319,14 @@ class Panda:
         """Lift the tool straight up to a safe height, as far as the arm can reach."""
         position, rotation = forward(self._target)
         start = ToolPose(position, float(np.arctan2(rotation[1, 1], rotation[0, 1])))
-        if abs(rotation[2, 2] + 1) > 0.02:   # on the way between home and the first pose the hand is tilted, and already high
+        if abs(rotation[2, 2] + 1) > 0.02:  # on the way between home and the first pose the hand is tilted, and already high
             return
         for height in (0.30, 0.25, 0.20, 0.15):
-            path = self._straight(self._target, start, ToolPose(np.array([*position[:2], height]), start.yaw)) if height > position[2] else None
+            path = (
+                self._straight(self._target, start, ToolPose(np.array([*position[:2], height]), start.yaw))
+                if height > position[2]
+                else None
+            )
             if path is not None:
                 self._follow(path, lambda: False)
                 return
@@ -344,7 +359,7 @@ class Panda:
         before = self._target
         for step in range(1, steps + 1):
             share = step / steps
-            moment = (3 - 2 * share) * share * share * least   # smoothstep: its greatest speed is 1.5 times the mean
+            moment = (3 - 2 * share) * share * share * least  # smoothstep: its greatest speed is 1.5 times the mean
             joints = np.array([np.interp(moment, path.times, column) for column in path.joints.T])
             self._command(joints, (joints - before) / TIME_STEP)
             before = joints
@@ -424,7 +439,7 @@ _ARM_FORCES = [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0]
 def _load(client: int, detailed_look: bool) -> int:
     folder = data_path() / "franka_panda"
     urdf = (folder / "panda.urdf").read_text()
-    if not detailed_look:   # the links' convex hulls instead of 100,000 triangles; hand and fingers stay as they are
+    if not detailed_look:  # the links' convex hulls instead of 100,000 triangles; hand and fingers stay as they are
         urdf = re.sub(r"meshes/visual/(link\d)\.obj", r"meshes/collision/\1.obj", urdf)
     urdf = urdf.replace("package://meshes", str(folder / "meshes"))
     with tempfile.TemporaryDirectory() as written:

@@ -34,7 +34,7 @@ class SimWorkcell:
         self.world = World(config)
         self._task = get_task(task) if isinstance(task, str) else task
         self._episode: Episode | None = None
-        self._past_steps = 0   # of worlds before the last reset: time never runs backwards
+        self._past_steps = 0  # of worlds before the last reset: time never runs backwards
         if seed is not None:
             self.reset(seed)
 

@@ -176,9 +176,8 @@ class World:
         pybullet.changeDynamics(self.table, -1, lateralFriction=0.8, restitution=0.0, physicsClientId=self.client)
         if vary:
             for body in (self.table, floor):
-                pybullet.changeVisualShape(
-                    body, -1, rgbaColor=(1, 1, 1, 1), textureUniqueId=load_texture(self.client, texture_image(rng)), physicsClientId=self.client
-                )
+                texture = load_texture(self.client, texture_image(rng))
+                pybullet.changeVisualShape(body, -1, rgbaColor=(1, 1, 1, 1), textureUniqueId=texture, physicsClientId=self.client)
 
     def _box(self, half: tuple[float, float, float], centre: tuple[float, float, float], rgb: tuple[float, float, float]) -> int:
         shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half, physicsClientId=self.client)
@@ -190,9 +189,8 @@ class World:
         shift[1] *= 0.5
         eye, target = np.asarray(camera.eye) + shift[0], np.asarray(camera.target) + shift[1]
         target[2] += self.table_height
-        return replace(
-            camera, eye=tuple(eye.tolist()), target=tuple(target.tolist()), fov_y=float(camera.fov_y + rng.uniform(-1, 1) * self.config.fov_jitter)
-        )
+        fov_y = float(camera.fov_y + rng.uniform(-1, 1) * self.config.fov_jitter)
+        return replace(camera, eye=tuple(eye.tolist()), target=tuple(target.tolist()), fov_y=fov_y)
 
     def settle(self) -> bool:
         """Step until everything has been at rest for a tenth of a second. Returns whether it came to rest within `settle_steps`."""
@@ -284,7 +282,7 @@ def arrange(
                 break
         if len(placements) == len(specs) and accept(tuple(placements)):
             return tuple(placements)
-    raise NoRoom(f"no arrangement of {len(specs)} objects with gaps of {gap} m found in {attempts} attempts; use fewer objects or a smaller gap")
+    raise NoRoom(f"no arrangement of {len(specs)} objects with gaps of {gap} m in {attempts} attempts; use fewer objects or a smaller gap")
 
 
 def within_reach(xy: Array, limits: WorkcellLimits, margin: float = 0.0) -> bool:

@@ -1,0 +1,149 @@
+"""How reliably the simulated arm lifts and places: grasps from truth, so that only physics and motion are measured.
+
+python benchmarks/grasp.py --trials 60 --seed 1000 --json grasp.json
+python benchmarks/grasp.py --suite relations-1 --trials 50        # whole episodes: what a planner with perfect sight would reach
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pybullet
+
+from pcm_ros.sim.benchmark_tasks import FreeTask, achievable_spots
+from pcm_ros.sim.objects import WALL
+from pcm_ros.sim.workcell import SimWorkcell
+from pcm_ros.sim.world import PANDA_LIMITS, Body, Placement, WorldConfig, arrange, cameras
+from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.workcell import Array, PickPlace
+
+KINDS = ("block", "can", "mug", "bowl")
+
+
+def yaw_of(body: Body) -> float:
+    """Rotation about z, radians, of an upright body."""
+    matrix = np.array(pybullet.getMatrixFromQuaternion(body.orientation)).reshape(3, 3)
+    return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+
+
+def grasp(body: Body, rng: np.random.Generator) -> tuple[Array, float, float]:
+    """Tool position (3,), yaw and opening from truth: across blocks, cans and bottles, at the rim of mugs (not at the handle) and bowls."""
+    spec, top, low, centre = body.spec, body.high[2], body.low[2], body.position[:2]
+    if spec.kind in ("mug", "bowl"):
+        turn = yaw_of(body) + rng.uniform(0.7, 2 * np.pi - 0.7) if spec.kind == "mug" else rng.uniform(-np.pi, np.pi)
+        depth, radius = (0.025, spec.dimensions[0] - WALL / 2) if spec.kind == "mug" else (0.016, spec.dimensions[0] - WALL / 2 - 0.004)
+        return np.array([centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn), top - depth]), float(turn), 0.045
+    if spec.kind == "block":
+        return np.array([*centre, low + max(0.008, spec.height / 2 - 0.005)]), yaw_of(body), spec.dimensions[0] + 0.016
+    height = max(low + 0.45 * spec.height, top - 0.040)  # the palm must stay above the top
+    return np.array([*centre, height]), float(rng.uniform(-np.pi, np.pi)), 2 * spec.dimensions[0] + 0.014
+
+
+def move(body: Body, target: Array, turn: float, lift: float, rng: np.random.Generator) -> PickPlace:
+    """Grasp a body and set its centre down at `target` (2,), turned by `turn` radians, `lift` metres higher than it stands."""
+    pick, yaw, width = grasp(body, rng)
+    offset = pick[:2] - body.position[:2]
+    c, s = np.cos(turn), np.sin(turn)
+    place = np.array([target[0] + c * offset[0] - s * offset[1], target[1] + s * offset[0] + c * offset[1], pick[2] + lift + 0.003])
+    return PickPlace(pick, yaw, width, place, yaw + turn)
+
+
+def lift_and_place(cell: SimWorkcell, seed: int) -> tuple[bool, str]:
+    """Move the only object to a random place; it must end upright within 2 cm of it."""
+    rng = np.random.default_rng([seed, 99])
+    cell.reset(seed)
+    body = cell.world.bodies()[0]
+    goal = arrange(rng, [body.spec])[0].xy
+    result = cell.execute(move(body, np.array(goal), float(rng.uniform(-np.pi / 2, np.pi / 2)), 0.0, rng))
+    body = cell.world.bodies()[0]
+    error = float(np.hypot(*(body.position[:2] - goal)))
+    if result.ok and error < 0.02 and body.up[2] > 0.95:
+        return True, ""
+    return False, f"{result.code.name} {result.message} error {error:.3f} m, upright {body.up[2]:.2f}"
+
+
+def whole_episode(cell: SimWorkcell, seed: int) -> tuple[bool, str]:
+    """Carry out an episode's relations in order, knowing everything; the judge decides. At most three tries for each."""
+    rng = np.random.default_rng([seed, 99])
+    episode = cell.reset(seed)
+    for number, relation in enumerate(episode.relations):
+        for _ in range(3):
+            if cell.judge(relation):
+                break
+            result = cell.execute(oracle_action(cell, relation, episode.relations[:number], rng))
+    verdict = cell.judge_all()
+    return verdict.holds, "" if verdict else f"{episode.instruction}: {result.code.name} {result.message} {verdict.reason}"
+
+
+def oracle_action(cell: SimWorkcell, relation: Relation, earlier: Sequence[Relation], rng: np.random.Generator) -> PickPlace:
+    """An action from truth that should make the relation hold."""
+    bodies = {body.spec.phrase: body for body in cell.world.bodies()}
+    subject, reference = bodies[relation.subject], bodies[relation.references[0]]
+    if relation.kind in (RelationKind.ON, RelationKind.IN):
+        hollow = {"bowl": 0.008, "plate": 0.008}.get(reference.spec.kind)
+        floor = reference.high[2] if hollow is None else reference.low[2] + hollow
+        return move(subject, reference.position[:2], 0.0, float(floor - subject.low[2]), rng)
+    placements = [Placement(body.spec, (float(body.position[0]), float(body.position[1]))) for body in bodies.values()]
+    spots = achievable_spots(placements, relation, earlier, cell.limits)
+    if not spots:
+        raise RuntimeError(f"no room for {relation}")
+    return move(subject, np.array(spots[int(rng.integers(len(spots)))]), 0.0, float(cell.world.table_height - subject.low[2]), rng)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95% Wilson interval of a rate."""
+    z, n = 1.96, max(trials, 1)
+    rate = successes / n
+    middle, spread = rate + z * z / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return float((middle - spread) / (1 + z * z / n)), float((middle + spread) / (1 + z * z / n))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trials, print and write the result. Exit code 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=60, help="trials of each kind, or episodes of the suite")
+    parser.add_argument("--seed", type=int, default=1000, help="seed of the first trial; the others follow")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated kinds of objects")
+    parser.add_argument("--suite", default="", help="run episodes of this task instead of single objects")
+    parser.add_argument("--json", default="", help="file for the result")
+    options = parser.parse_args(arguments)
+    started = time.time()
+    config = WorldConfig(cameras=cameras(1), vary_appearance=False)
+    names = [options.suite] if options.suite else options.kinds.split(",")
+    results, records = {}, []
+    for name in names:
+        cell = SimWorkcell(options.suite or FreeTask(((name, None),)), config)
+        trial = whole_episode if options.suite else lift_and_place
+        for seed in range(options.seed, options.seed + options.trials):
+            good, reason = trial(cell, seed)
+            records.append({"name": name, "seed": seed, "success": good, "reason": reason, "steps": cell.world.robot.steps})
+            if not good:
+                print(f"{name} {seed}: {reason}")
+        cell.close()
+        successes = sum(bool(record["success"]) for record in records if record["name"] == name)
+        low, high = wilson(successes, options.trials)
+        results[name] = {"value": successes / options.trials, "low": low, "high": high, "n": options.trials}
+        print(f"{name}: {successes} of {options.trials} ({100 * low:.1f} to {100 * high:.1f} %)")
+    if options.json:
+        report = {
+            "command": " ".join(sys.argv),
+            "config": {"limits": str(PANDA_LIMITS), **vars(options)},
+            "versions": {"python": platform.python_version(), "pybullet": pybullet.getAPIVersion(), "numpy": np.__version__},
+            "machine": platform.platform(),
+            "seconds": time.time() - started,
+            "results": results,
+            "records": records,
+        }
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(report, file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
