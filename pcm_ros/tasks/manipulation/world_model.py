@@ -194,6 +194,13 @@ class WorldModel:
         return torch.tensor([float(np.percentile(thing.points[:, 2], 99.5)) for thing in self.scene.objects], dtype=torch.float64)
 
     @cached_property
+    def radii(self) -> Tensor:
+        """(M,) float64 metres from each object's centre to the outermost point of its silhouette from above."""
+        if self.count == 0:
+            return torch.zeros(0, dtype=torch.float64)
+        return self.footprints[..., :2].norm(dim=-1).amax(dim=1).double()
+
+    @cached_property
     def footprints(self) -> Tensor:
         """(M, S, 3) float32 undersides, see Footprint.samples."""
         if self.count == 0:

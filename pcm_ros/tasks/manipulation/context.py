@@ -1,0 +1,26 @@
+"""The condition under which proposals are made and scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pcm_ros.tasks.manipulation.goal import Relation
+from pcm_ros.tasks.manipulation.scene import Scene
+from pcm_ros.tasks.manipulation.workcell import Observation
+
+
+@dataclass(frozen=True)
+class Context:
+    """One planning problem.
+
+    Attributes:
+        relation: what shall be made true by one pick and place.
+        held: relations that are true and must stay so.
+        scene: what perception made of the observation.
+        observation: the images; a scorer of one view needs only that view in it.
+    """
+
+    relation: Relation
+    held: tuple[Relation, ...]
+    scene: Scene
+    observation: Observation

@@ -1,0 +1,224 @@
+"""From calibrated RGB-D views to an object-level scene.
+
+Depth gives the table (most frequent height) and what stands above it; the points of all views are fused in voxels; the segmenter's votes
+(way to the object's centre) and pixel embeddings split what touches; regions that the segmenter calls background (an arm) are left out.
+Nothing but images, depth and calibration is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
+from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
+from pcm_ros.tasks.manipulation.vision import Vision
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
+from pcm_ros.tasks.manipulation.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """Parameters of perception; lengths in metres.
+
+    Attributes:
+        voxel: edge of a fusion voxel. clearance: points lower than this above the table are the table.
+        neighbour: voxels nearer than this touch. vote_scale / embedding_scale: differences of voted centre and of embedding (1 - cosine)
+            that count as one unit; parts further apart than `split` units (average linkage) are different objects.
+        least_voxels: smaller regions are noise. least_objectness: regions below are background.
+        most_objects / most_points: bounds on work.
+    """
+
+    voxel: float = 0.005
+    clearance: float = 0.006
+    neighbour: float = 0.0095
+    vote_scale: float = 0.03
+    embedding_scale: float = 0.35
+    split: float = 1.0
+    least_voxels: int = 14
+    least_objectness: float = 0.35
+    most_objects: int = 16
+    most_points: int = 3000
+
+
+@dataclass(frozen=True)
+class _Voxels:
+    """Fused voxels: points (P, 3), colours (P, 3), embeddings (P, D) unit, voted centres (P, 3), objectness (P,)."""
+
+    points: npt.NDArray[np.float32]
+    colors: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+    center: npt.NDArray[np.float32]
+    objectness: npt.NDArray[np.float32]
+
+    def take(self, index: npt.NDArray[np.int64]) -> _Voxels:
+        return _Voxels(self.points[index], self.colors[index], self.embedding[index], self.center[index], self.objectness[index])
+
+
+class Perception:
+    """Observation -> Scene.
+
+    Args:
+        vision: the segmenter with its per-image cache.
+        limits: of the workcell.
+        grounder: names the objects for people (labels); None leaves "object".
+        vocabulary: the phrases that labels are chosen from.
+    """
+
+    def __init__(
+        self,
+        vision: Vision,
+        limits: WorkcellLimits,
+        config: PerceptionConfig = PerceptionConfig(),
+        grounder: Grounder | None = None,
+        vocabulary: Sequence[str] = (),
+    ) -> None:
+        self._vision, self._limits, self._config = vision, limits, config
+        self._grounder, self._vocabulary = grounder, tuple(vocabulary)
+
+    def perceive(self, observation: Observation) -> Scene:
+        """The scene of an observation.
+
+        Raises:
+            InvalidObservation: no view has depth inside the workspace.
+        """
+        table = table_height(observation, self._limits)
+        voxels = self._fuse(observation, table)
+        groups = [] if voxels is None else self._split(voxels)
+        objects = []
+        for group in groups:
+            assert voxels is not None
+            part = voxels.take(group)
+            if float(part.objectness.mean()) >= self._config.least_objectness:
+                keep = _thin(len(part.points), self._config.most_points)
+                objects.append(SceneObject(part.points[keep], np.clip(part.colors[keep], 0, 255).astype(np.uint8)))
+        objects.sort(key=lambda thing: -len(thing.points))
+        objects = sorted(objects[: self._config.most_objects], key=lambda thing: tuple(np.round(thing.center, 3)))
+        scene = Scene(tuple(objects), table, self._limits, observation.stamp_ns)
+        return self._labelled(scene, observation)
+
+    def _fuse(self, observation: Observation, table: float) -> _Voxels | None:
+        low, high = np.asarray(self._limits.workspace_min, dtype=np.float64), np.asarray(self._limits.workspace_max, dtype=np.float64)
+        low[2] = table + self._config.clearance
+        columns: list[npt.NDArray[np.float32]] = []
+        for view in observation.views:
+            points = view.points()
+            with np.errstate(invalid="ignore"):
+                inside = ((points > low) & (points < high)).all(axis=-1)
+            rows, cols = np.nonzero(inside)
+            if not len(rows):
+                continue
+            features = self._vision.features(view.rgb)
+            cell = features.sample(np.stack([cols, rows], axis=1)).numpy()
+            flat = points[rows, cols]
+            vote = features.vote.flatten(1).numpy()[:, cell].T @ view.rotation.T.astype(np.float32)
+            columns.append(
+                np.concatenate(
+                    [
+                        flat,
+                        view.rgb[rows, cols].astype(np.float32),
+                        flat + vote.astype(np.float32),
+                        features.objectness.flatten().numpy()[cell][:, None],
+                        features.embedding.flatten(1).numpy()[:, cell].T,
+                    ],
+                    axis=1,
+                    dtype=np.float32,
+                )
+            )
+        if not columns:
+            return None
+        stacked = np.concatenate(columns)
+        keys = np.floor((stacked[:, :3] - low) / self._config.voxel).astype(np.int64)
+        span = keys.max(axis=0) + 1
+        _, inverse, counts = np.unique((keys[:, 0] * span[1] + keys[:, 1]) * span[2] + keys[:, 2], return_inverse=True, return_counts=True)
+        sums = coo_matrix((np.ones(len(stacked), dtype=np.float32), (inverse, np.arange(len(stacked)))), shape=(len(counts), len(stacked))).tocsr() @ stacked
+        mean = np.asarray(sums) / counts[:, None].astype(np.float32)
+        embedding = mean[:, 10:]
+        embedding = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)
+        return _Voxels(mean[:, :3], mean[:, 3:6], embedding, mean[:, 6:9], mean[:, 9])
+
+    def _split(self, voxels: _Voxels) -> list[npt.NDArray[np.int64]]:
+        """Index groups, one an object: touching voxels first, then parts of differing votes and embeddings."""
+        tree = cKDTree(voxels.points)
+        pairs = tree.query_pairs(self._config.neighbour, output_type="ndarray")
+        graph = coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(voxels.points),) * 2)
+        count, label = connected_components(graph, directed=False)
+        groups: list[npt.NDArray[np.int64]] = []
+        for number in range(count):
+            members = np.flatnonzero(label == number)
+            if len(members) >= self._config.least_voxels:
+                groups += self._split_touching(voxels, members)
+        return groups
+
+    def _split_touching(self, voxels: _Voxels, members: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        config, part = self._config, voxels.take(members)
+        features = np.concatenate(
+            [part.center / config.vote_scale, part.embedding * np.float32(np.sqrt(0.5) / config.embedding_scale)], axis=1
+        )   # |difference of unit vectors|^2 / 2 = 1 - cosine
+        sample = _thin(len(members), 240)
+        if len(sample) < 2:
+            return [members]
+        clusters = fcluster(linkage(features[sample], method="average"), config.split, criterion="distance")
+        sizes = np.bincount(clusters)
+        large = [c for c in range(1, len(sizes)) if sizes[c] >= max(4, 0.06 * len(sample))]
+        if len(large) <= 1:
+            return [members]
+        centers = np.stack([features[sample][clusters == c].mean(axis=0) for c in large])
+        nearest = ((features[:, None] - centers[None]) ** 2).sum(axis=2).argmin(axis=1)
+        return [members[nearest == c] for c in range(len(large)) if (nearest == c).sum() >= config.least_voxels]
+
+    def _labelled(self, scene: Scene, observation: Observation) -> Scene:
+        if self._grounder is None or not self._vocabulary or not scene.objects:
+            return scene
+        world = WorldModel(scene, observation)
+        total = np.zeros((len(scene.objects), len(self._vocabulary)))
+        seen = np.zeros((len(scene.objects), 1))
+        for view in observation.views:
+            regions = regions_of(world.labels(view.name))
+            logits = self._grounder.logits(view.rgb, regions, self._vocabulary).numpy()
+            for region, row in zip(regions, logits, strict=True):
+                total[region.number] += row
+                seen[region.number] += 1
+        mean = total / np.maximum(seen, 1)
+        best = mean.argmax(axis=1)
+        confidence = 1 / (1 + np.exp(-mean.max(axis=1)))
+        objects = tuple(
+            SceneObject(thing.points, thing.colors, self._vocabulary[best[i]] if seen[i] else "object", float(confidence[i]) if seen[i] else 0.0)
+            for i, thing in enumerate(scene.objects)
+        )
+        return Scene(objects, scene.table_height, scene.limits, scene.stamp_ns)
+
+
+def table_height(observation: Observation, limits: WorkcellLimits) -> float:
+    """World z of the table: the most frequent height inside the workspace, refined by the median around it.
+
+    Raises:
+        InvalidObservation: less than 200 depth points inside the workspace.
+    """
+    heights = []
+    for view in observation.views:
+        points = view.points().reshape(-1, 3)
+        with np.errstate(invalid="ignore"):
+            inside = ((points > np.asarray(limits.workspace_min)) & (points < np.asarray(limits.workspace_max))).all(axis=1)
+        heights.append(points[inside, 2])
+    z = np.concatenate(heights)
+    if len(z) < 200:
+        raise InvalidObservation(
+            f"only {len(z)} depth points lie inside the workspace {limits.workspace_min}..{limits.workspace_max}; at least 200 are needed: "
+            "check depth (metres, not millimetres), camera poses (optical frame) and the workspace's height range"
+        )
+    counts, edges = np.histogram(z, bins=max(1, int(np.ceil(np.ptp(z) / 0.004))))
+    peak = edges[counts.argmax()] + (edges[1] - edges[0]) / 2
+    return float(np.median(z[np.abs(z - peak) < 0.006]))
+
+
+def _thin(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Evenly spread indices 0..count-1, at most `most` of them."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
