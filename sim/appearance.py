@@ -25,8 +25,8 @@ PROTOTYPES: dict[str, Rgb] = {
     "purple": (0.50, 0.12, 0.62),
     "pink": (1.00, 0.55, 0.75),
     "brown": (0.42, 0.24, 0.08),
-    "black": (0.05, 0.05, 0.05),
-    "white": (0.97, 0.97, 0.97),
+    "black": (0.12, 0.12, 0.12),
+    "white": (0.93, 0.93, 0.93),
     "gray": (0.52, 0.52, 0.52),
 }
 COLORS = tuple(PROTOTYPES)
@@ -74,7 +74,8 @@ def shades(split: str) -> dict[str, tuple[Shade, ...]]:
         rgb = to_rgb(value)
         nearest, lead = nearest_color(rgb)
         if word in found and nearest == word and lead > 0.25 and not any(other in COLORS and other != word for other in words[:-1]):
-            found[word].append(Shade(word, survey_name.removeprefix("xkcd:"), rgb))
+            shown = tuple(float(np.clip(c, 0.10, 0.93)) for c in rgb)   # pure black and white show no shape under any light
+            found[word].append(Shade(word, survey_name.removeprefix("xkcd:"), shown))  # type: ignore[arg-type]
     for name, listed in found.items():   # colours of which the survey has few shades: prototypes at other brightness
         if len(listed) < 6:
             for step, scale in enumerate((1.0, 0.92, 0.85, 0.96, 0.88, 0.8)):
