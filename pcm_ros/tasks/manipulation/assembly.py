@@ -1,0 +1,164 @@
+"""Puts the manipulation system together from one configuration: the same parts for one process, for ROS nodes and for benchmarks."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pcm_ros.consensus import Cascade, Consensus, CrossEntropy, Ensemble, Generator, Scorer, Stop
+from pcm_ros.consensus.energies import Aggregate, Normalise
+from pcm_ros.models import registry
+from pcm_ros.models.clip import Clip
+from pcm_ros.models.loading import set_threads
+from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.tasks.manipulation.feasibility import CollisionScorer, ReachScorer, StabilityScorer, WorkspaceScorer
+from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
+from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.perception import Perception
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
+from pcm_ros.tasks.manipulation.relation_scorer import RelationScorer
+from pcm_ros.tasks.manipulation.vision import Segmenter, Vision
+from pcm_ros.tasks.manipulation.workcell import Workcell, WorkcellLimits
+
+COLOR_WORDS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
+KIND_WORDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
+# What perception may call an object when it speaks to people. Phrases of instructions are free text and not bound to it.
+VOCABULARY = tuple(f"{color} {kind}" for color in COLOR_WORDS for kind in KIND_WORDS)
+
+
+@dataclass(frozen=True)
+class ManipulationConfig:
+    """All that can be set. Ranges are checked by the parts that use the values; each error names the value and the range.
+
+    Attributes:
+        grounders: names of the vision-language experts that ground phrases: "segmenter" and any CLIP of `pcm models`.
+        proposals: per iteration. iterations: at most. agreement: at which the loop ends early, 0..1.
+        elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians).
+        normalise, aggregate: of the ensemble (see Ensemble).
+        quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
+        finalists: proposals that the stability twin sees in each iteration.
+        weights: scorer name -> weight; 1 where nothing is said.
+        extra_scorers: "module:Class" of scorers of your own; each class is called without arguments.
+        attempts, holds, present: of the policy (see PolicyConfig).
+    """
+
+    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet")
+    proposals: int = 256
+    iterations: int = 6
+    agreement: float = 0.98
+    elite_fraction: float = 0.08
+    smoothing: float = 0.2
+    minimum_std: tuple[float, float, float] = (0.004, 0.004, 0.05)
+    normalise: Normalise = "none"
+    aggregate: Aggregate = "sum"
+    quorum: float = 0.6
+    timeout: float = 20.0
+    finalists: int = 12
+    weights: tuple[tuple[str, float], ...] = ()
+    extra_scorers: tuple[str, ...] = ()
+    attempts: int = 4
+    holds: float = 0.5
+    present: float = -2.5
+
+    @property
+    def policy(self) -> PolicyConfig:
+        return PolicyConfig(attempts=self.attempts, holds=self.holds, present=self.present)
+
+
+@functools.cache
+def embedded_segmenter() -> TextSegmenter:
+    """The segmenter of the package, loaded once a process. Raises ModelUnavailable."""
+    return TextSegmenter(registry.entry("segmenter", "segmenter").files[0])
+
+
+@functools.cache
+def embedded_clip(name: str) -> Clip:
+    """A CLIP of the package, loaded once a process. Raises ModelUnavailable."""
+    weights, config = registry.entry(name, "clip").files
+    return Clip(config, weights)
+
+
+def build_vision(segmenter: Segmenter | None = None) -> Vision:
+    """A segmenter (default: the embedded one) with its per-image memory."""
+    set_threads()
+    return Vision(segmenter or embedded_segmenter())
+
+
+def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
+    """The vision-language experts of these names as one. Raises ModelUnavailable for an unknown name, ValueError for none."""
+    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else ClipGrounder(embedded_clip(name)) for name in names]
+    return GrounderEnsemble(experts)
+
+
+def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision, grounder: Grounder | None = None) -> Perception:
+    """Perception that names objects by the given grounder (default: that of the configuration)."""
+    return Perception(vision, limits, grounder=grounder or build_grounder(config.grounders, vision), vocabulary=VOCABULARY)
+
+
+def build_relation_scorer(view: str, config: ManipulationConfig, vision: Vision | None = None, grounder: Grounder | None = None) -> RelationScorer:
+    """The relation scorer of one view."""
+    vision = vision or build_vision()
+    return RelationScorer(view, grounder or build_grounder(config.grounders, vision))
+
+
+def build_generator(config: ManipulationConfig) -> PickPlaceGenerator:
+    return PickPlaceGenerator(GeneratorConfig(count=config.proposals))
+
+
+def feasibility_scorers() -> list[Scorer]:
+    """The cheap geometric scorers: reach, workspace, collision."""
+    return [ReachScorer(), WorkspaceScorer(), CollisionScorer()]
+
+
+def load_class(path: str) -> Any:
+    """The class at "module:Class". Raises ValueError with the reason when there is none."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"scorer '{path}' cannot be loaded ({error}); it must read module:Class, and the module must be importable") from error
+
+
+def build_consensus(config: ManipulationConfig, generator: Generator, relation_scorers: Sequence[Scorer]) -> Consensus:
+    """The engine for manipulation: cheap experts for all proposals, the stability twin for the few best.
+
+    Args:
+        generator: local or remote. relation_scorers: one a view, local or remote.
+    """
+    cheap = [*relation_scorers, *feasibility_scorers(), *(load_class(path)() for path in config.extra_scorers)]
+    names = {scorer.name for scorer in cheap}
+    weights = dict(config.weights)
+    first = Ensemble(
+        cheap,
+        weights={name: weight for name, weight in weights.items() if name in names},
+        normalise=config.normalise,
+        aggregate=config.aggregate,
+        quorum=config.quorum,
+        timeout=config.timeout,
+    )
+    twin = StabilityScorer()
+    last = Ensemble([twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout)
+    if unknown := set(weights) - names - {twin.name}:
+        raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | {twin.name})}")
+    strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std)
+    stop = Stop(max_iterations=config.iterations, agreement=config.agreement, min_iterations=min(3, config.iterations))
+    return Consensus(generator, Cascade([(first, config.finalists), (last, None)]), strategy, stop)
+
+
+def build_policy(workcell: Workcell, views: Sequence[str], config: ManipulationConfig = ManipulationConfig(), segmenter: Segmenter | None = None) -> ManipulationPolicy:
+    """Everything in one process.
+
+    Args:
+        workcell: any world behind the protocol.
+        views: names of the camera views that judge (one relation scorer each); perception uses all that the workcell delivers.
+        segmenter: another text-conditioned segmenter than the embedded one.
+    """
+    vision = build_vision(segmenter)
+    grounder = build_grounder(config.grounders, vision)
+    scorers: list[RelationScorer] = [build_relation_scorer(view, config, vision, grounder) for view in views]
+    judges: list[RelationJudge] = list(scorers)
+    consensus = build_consensus(config, build_generator(config), scorers)
+    return ManipulationPolicy(workcell, build_perception(workcell.limits, config, vision, grounder), consensus, judges, config.policy)
