@@ -112,7 +112,8 @@ def render(goal: Goal) -> str:
     """The goal as an instruction that `parse` reads back to the same stages."""
 
     def clause(relation: Relation) -> str:
-        return f"put the {relation.subject} {PHRASES[relation.kind]} the {' and the '.join(relation.references)}"
+        subject, *references = (re.sub(r"\ba\b", "A", phrase) for phrase in relation.phrases)  # a name, or part of "with a handle"
+        return f"put the {subject} {PHRASES[relation.kind]} the {' and the '.join(references)}"
 
     return ", then ".join(" and ".join(clause(relation) for relation in stage) for stage in goal.stages)
 

@@ -1,0 +1,248 @@
+import unicodedata
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pcm_ros.tasks.manipulation.goal import Goal, Relation, RelationKind
+from pcm_ros.tasks.manipulation.instruction import EXAMPLE, LENGTH_LIMIT, PHRASES, InstructionError, parse, render
+
+
+def said(text: str) -> str:
+    """The stages as text: "mug on bowl & mug behind block > block on mug"."""
+    return " > ".join(" & ".join(str(relation) for relation in stage) for stage in parse(text).stages)
+
+
+UNDERSTOOD = {
+    # the eight relations and their synonyms
+    "put the red mug to the left of the blue bowl": "red mug left of blue bowl",
+    "put the red mug left of the blue bowl": "red mug left of blue bowl",
+    "put the mug on the left side of the bowl": "mug left of bowl",
+    "put the mug at the left-hand side of the bowl": "mug left of bowl",
+    "move the mug over to the left of the bowl": "mug left of bowl",
+    "place the mug to the right of the bowl": "mug right of bowl",
+    "place the mug right of the bowl": "mug right of bowl",
+    "place the mug on the right side of the bowl": "mug right of bowl",
+    "set the mug in front of the bowl": "mug in front of bowl",
+    "set the mug before the bowl": "mug in front of bowl",
+    "lay the spoon behind the bowl": "spoon behind bowl",
+    "lay the spoon right behind the bowl": "spoon behind bowl",
+    "lay the spoon in back of the bowl": "spoon behind bowl",
+    "lay the spoon at the back of the bowl": "spoon behind bowl",
+    "stack the block on the plate": "block on plate",
+    "stack the block on top of the plate": "block on plate",
+    "stack the block onto the plate": "block on plate",
+    "stack the block upon the plate": "block on plate",
+    "drop the block in the bowl": "block in bowl",
+    "drop the block into the bowl": "block in bowl",
+    "drop the block inside the bowl": "block in bowl",
+    "drop the block inside of the bowl": "block in bowl",
+    "bring the block next to the bowl": "block next to bowl",
+    "bring the block beside the bowl": "block next to bowl",
+    "bring the block near the bowl": "block next to bowl",
+    "bring the block close to the bowl": "block next to bowl",
+    "put the mug between the bowl and the red block": "mug between bowl and red block",
+    "put the mug in between the bowl and the block": "mug between bowl and block",
+    "put the mug in-between the bowl and block": "mug between bowl and block",
+    # noun phrases are free text
+    "put the large, dark red coffee mug on the plate": "large dark red coffee mug on plate",
+    "put a mug on an egg": "mug on egg",
+    "put mug on plate": "mug on plate",
+    "put my mug on that plate": "mug on plate",
+    "put the mug with the handle on the bowl of a dog": "mug with the handle on bowl of a dog",
+    "put the tea set near the set square": "tea set next to set square",
+    "put the near mug on the left plate": "near mug on left plate",
+    "put the black-and-white mug on the child's plate": "black-and-white mug on child's plate",
+    "put the café crème mug on the Straße": "café crème mug on straße",
+    "put A on B": "a on b",
+    # others, ones, its
+    "put the other mug next to the mug": "other mug next to mug",
+    "put the mug next to the other mug": "mug next to other mug",
+    "put the mug next to another mug": "mug next to other mug",
+    "put the red mug left of the blue one": "red mug left of blue mug",
+    "put the mug on the other one": "mug on other mug",
+    "put the red mug in the bowl, then put it on the plate": "red mug in bowl > red mug on plate",
+    "put the bowl on the plate and the mug in it": "bowl on plate & mug in bowl",
+    "put the mug and the bowl on the plate, then put them in the box": "mug on plate & bowl on plate > mug in box & bowl in box",
+    # together, and one after the other
+    "put the red mug left of the blue bowl and behind the green block": "red mug left of blue bowl & red mug behind green block",
+    "put the mug left of the bowl, behind the block, and on the plate": "mug left of bowl & mug behind block & mug on plate",
+    "put the mug left of the bowl and the block": "mug left of bowl & mug left of block",
+    "put the mug between the bowl and the block and behind the plate": "mug between bowl and block & mug behind plate",
+    "put the mug, the bowl and the fork in the box": "mug in box & bowl in box & fork in box",
+    "put mug and bowl on plate": "mug on plate & bowl on plate",
+    "put the mug on the plate and the bowl in the box": "mug on plate & bowl in box",
+    "put the mug on the plate and put the bowl in the box": "mug on plate & bowl in box",
+    "put the mug on the plate, put the bowl in the box": "mug on plate & bowl in box",
+    "put the red bowl right of the blue mug, then stack the green block on it": "red bowl right of blue mug > green block on red bowl",
+    "put the mug in the bowl then behind the block": "mug in bowl > mug behind block",
+    "put the mug in the bowl; after that, put the fork in it": "mug in bowl > fork in mug",
+    "put the mug in the bowl and then put the fork in it": "mug in bowl > fork in mug",
+    "put the mug in the bowl, and afterwards the fork on the plate": "mug in bowl > fork on plate",
+    "put the mug in the bowl, next put the fork next to the plate": "mug in bowl > fork next to plate",
+    "first put the mug in the bowl, and then, finally, put the fork in it": "mug in bowl > fork in mug",
+    "Put the mug in the bowl. Put the fork in the mug.": "mug in bowl > fork in mug",
+    "Put the mug in the bowl. Then put the fork in the mug!": "mug in bowl > fork in mug",
+    "pick up the mug and put it on the plate": "mug on plate",
+    "grab the red mug, then place it behind the bowl": "red mug behind bowl",
+    # what shall hold
+    "the red mug is left of the blue bowl": "red mug left of blue bowl",
+    "the red mug should be left of the blue bowl. the bowl is on the plate": "red mug left of blue bowl & bowl on plate",
+    "make sure that the mug is on the plate": "mug on plate",
+    "I want the mug to be on the plate": "mug on plate",
+    "put the mug so that it is left of the bowl": "mug left of bowl",
+    "blue mug left of cyan mug; blue bowl on top of cyan mug; cyan bowl right of blue bowl": (
+        "blue mug left of cyan mug & blue bowl on cyan mug & cyan bowl right of blue bowl"
+    ),
+    # manners and spelling
+    "please put the mug on the plate": "mug on plate",
+    "Could you please put down the mug on the plate, please?": "mug on plate",
+    "PUT THE MUG ON THE PLATE!!!": "mug on plate",
+    "  put  the\n mug\ton the   plate  ": "mug on plate",
+    "put the mug on the plate and please put the fork on it, thank you": "mug on plate & fork on mug",
+}
+
+
+@pytest.mark.parametrize("text", UNDERSTOOD)
+def test_understood(text: str) -> None:
+    assert said(text) == UNDERSTOOD[text]
+    assert parse(text).text == text
+
+
+REFUSED = {
+    "": ("is empty", 0),
+    " \n\t ": ("is empty", 0),
+    "?!...": ("has no words", 0),
+    "put": ("an object is missing", 3),
+    "hello": ("A relation is missing", 5),
+    "put the mug": ("A relation is missing", 11),
+    "put the mug on": ("an object is missing", 14),
+    "take the mug": ("not said where", 12),
+    "put on the bowl": ("An object is expected before 'on'", 4),
+    "put the mug under the table": ("The relation 'under' is not known", 12),
+    "put the mug to the bowl": ("The relation 'to' is not known", 12),
+    "throw the mug on the plate": ("The verb 'throw' is not known", 6),
+    "don't put the mug on the plate": ("say what shall be", 0),
+    "put the mug not on the plate": ("say what shall be", 12),
+    "put all mugs on the plate": ("one object in each phrase", 4),
+    "put the mug that is red on the plate": ("not by a clause", 12),
+    "take the mug on the plate and put it in the box": ("cannot be described by where it is", 13),
+    "put the mug on the bowl between the plate and the fork": ("say 'and'", 24),
+    "put the mug between the bowls": ("'between' takes two objects", 29),
+    "put the mug between the bowl, behind the plate": ("", 28),
+    "put the mug between the bowl and the fork and the plate": ("'between' takes two objects", 46),
+    "put the mug between the bowl and the bowl": ("two different objects", 33),
+    "put the mug on the mug": ("cannot be placed relative to itself", 15),
+    "put the mug on the Mug": ("say 'the other mug'", 15),
+    "put the mug on the plate and put it on it": ("relative to itself", 39),
+    "put it on the plate": ("'it' refers to nothing", 4),
+    "put the mug behind it": ("'it' refers to nothing", 19),
+    "put the red one on the plate": ("refers to nothing that was named", 4),
+    "put the mug and the bowl on the plate, then put it in the box": ("'it' may be mug or bowl", 48),
+    "put the red and blue mug on the plate": ("another object?", 16),
+    "put the mug left of the red and blue bowl": ("another object?", 32),
+    "put the mug on the left": ("is a place, not an object", 15),
+    "put the mug on the other side of the bowl": ("is a place, not an object", 15),
+    "put the mug 5 cm left of the bowl": ("distances", 4),
+    "put the mug on the large, red plate": ("A relation is missing", 35),
+    "put the mug on the plate then": ("", 29),
+    "put the mug 🙂 on the plate": ("The character '🙂' is not understood", 12),
+    "put the mug \x00 on the plate": ("is not understood", 12),
+    "把红色杯子放在蓝碗左边": ("English", 0),
+    "положи кружку на тарелку": ("English", 0),
+    "stelle die Tasse auf den Teller": ("A relation is missing", 31),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_refused_with_the_reason_and_the_place(text: str) -> None:
+    reason, position = REFUSED[text]
+    with pytest.raises(InstructionError) as caught:
+        parse(text)
+    assert reason in caught.value.reason
+    assert caught.value.position == position
+    assert all(phrase in str(caught.value) for phrase in PHRASES.values())
+    assert EXAMPLE in str(caught.value)
+
+
+def test_the_error_says_what_was_understood() -> None:
+    with pytest.raises(InstructionError, match=r"character 13\)\. Understood so far: 'put the mug'\.") as caught:
+        parse("put the mug under the table")
+    assert caught.value.understood == "put the mug"
+
+
+def test_the_example_in_errors_is_an_instruction() -> None:
+    assert said(EXAMPLE) == "red mug left of blue bowl > green block on red mug"
+
+
+@pytest.mark.parametrize("text", ["a" * 501, "put the mug on the plate and " * 400, "é" * 10_000, "\ud800" * 501])
+def test_too_long_is_refused_before_anything_else(text: str) -> None:
+    with pytest.raises(InstructionError, match=f"has {len(text)} characters; at most {LENGTH_LIMIT}"):
+        parse(text)
+
+
+REPEATED = [
+    "right ",
+    "and ",
+    "to the ",
+    ", ",
+    " ",
+    "then ",
+    "put ",
+    "directly just over ",
+    "a-",
+    "?",
+    "it ",
+    "put the mug on the plate and ",
+]
+
+
+@pytest.mark.parametrize("piece", REPEATED)
+def test_repetition_up_to_the_limit_ends(piece: str) -> None:
+    for text in (piece * (LENGTH_LIMIT // len(piece)), "put the mug " + piece * ((LENGTH_LIMIT - 12) // len(piece))):
+        with pytest.raises(InstructionError):
+            parse(text)
+
+
+vocabulary = "put the mug on left of it and then , . between other one A to is".split()  # noqa: SIM905
+
+
+@given(st.text(max_size=LENGTH_LIMIT) | st.lists(st.sampled_from(vocabulary)).map(" ".join))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        goal = parse(text)
+    except InstructionError as error:
+        assert 0 <= error.position <= len(unicodedata.normalize("NFC", text))
+        return
+    assert goal.stages
+    assert all(goal.stages)
+    assert parse(render(goal)).stages == goal.stages
+
+
+adjectives = st.lists(st.sampled_from(["red", "dark", "blue", "large", "wooden", "small", "coffee", "café", "left", "x1"]), max_size=3)
+nouns = st.builds(
+    lambda other, words, kind: " ".join([*(["other"] if other else []), *words, kind]),
+    st.booleans(),
+    adjectives,
+    st.sampled_from(["mug", "bowl", "block", "plate", "toy dog", "mug with a handle", "bowl of the cat", "tea set", "schüssel"]),
+)
+
+
+@st.composite
+def relations(draw: st.DrawFn) -> Relation:
+    kind = draw(st.sampled_from(list(RelationKind)))
+    phrases = draw(st.lists(nouns, min_size=3, max_size=3, unique=True))
+    return Relation(kind, phrases[0], tuple(phrases[1:] if kind == RelationKind.BETWEEN else phrases[1:2]))
+
+
+stages = st.lists(relations(), min_size=1, max_size=2, unique=True).map(tuple)
+
+
+@given(st.lists(stages, min_size=1, max_size=2).map(tuple))
+@settings(max_examples=200, deadline=None)
+def test_what_is_rendered_is_read_back(wanted: tuple[tuple[Relation, ...], ...]) -> None:
+    text = render(Goal(wanted))
+    assume(len(text) <= LENGTH_LIMIT)
+    assert parse(text).stages == wanted
+    assert parse(text.upper() + " !").stages == wanted
