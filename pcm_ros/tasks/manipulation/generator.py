@@ -54,8 +54,8 @@ class PickPlaceGenerator:
     other objects, all of them: the generator does not know which one is meant. With a state: objects by its probabilities, targets by
     its Gaussian, one proposal at its mean; a share `explore` stays with the prior. The same rng gives the same batch, bit for bit.
 
-    Batch: category (N,) = object; parameters (N, 3) = x, y (world metres), yaw (radians, [-pi, pi)) of the target; extras "pick" (N, 5), "place"
-    (N, 4), "motion" (N, 4), all float64.
+    Batch: category (N,) = object; parameters (N, 3) = x, y (world metres), yaw (radians, [-pi, pi)) of the target; extras "pick" (N, 5),
+    "place" (N, 4), "motion" (N, 4), all float64.
     """
 
     def __init__(self, config: GeneratorConfig | None = None) -> None:
@@ -67,8 +67,8 @@ class PickPlaceGenerator:
         graspable = plan_grasps(world).graspable(world.count) if world.count else torch.zeros(0, dtype=torch.bool)
         if not graspable.any():
             raise NothingToGrasp(
-                f"none of the {world.count} objects in the scene can be grasped: wider than the gripper opens, too close together, or out of reach. "
-                "Remedy: move them apart or into reach, or check limits.gripper and limits.reach."
+                f"none of the {world.count} objects in the scene can be grasped: wider than the gripper opens, too close together, or "
+                "out of reach. Remedy: move them apart or into reach, or check limits.gripper and limits.reach."
             )
         category, parameters = self._from_prior(world, graspable, rng)
         if state is not None:
@@ -178,7 +178,7 @@ class PickPlaceGenerator:
 
 
 def placed_tool(center: Tensor, pick: Tensor, motion: Tensor) -> Tensor:
-    """Tool pose (..., 4) x, y, z, yaw at the release, for objects with their centre (..., 3) taken at pick (..., 5) and moved by motion (..., 4)."""
+    """Tool pose x, y, z, yaw (..., 4) at the release, for objects centred at (..., 3), taken at pick (..., 5) and moved by motion (..., 4)."""
     cos, sin = torch.cos(motion[..., 3]), torch.sin(motion[..., 3])
     dx, dy = pick[..., 0] - center[..., 0], pick[..., 1] - center[..., 1]
     x = center[..., 0] + motion[..., 0] + cos * dx - sin * dy
