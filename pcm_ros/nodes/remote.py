@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from builtin_interfaces.msg import Time
 from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
@@ -26,7 +27,9 @@ from pcm_ros.action import ExecutePickPlace
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.views import ViewBuffer
-from pcm_ros.tasks.manipulation.goal import Relation
+from pcm_ros.tasks.manipulation.context import Context
+from pcm_ros.tasks.manipulation.generator import NothingToGrasp
+from pcm_ros.tasks.manipulation.relation_scorer import Assessment
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import (
     ExecutionCode,
@@ -34,6 +37,7 @@ from pcm_ros.tasks.manipulation.workcell import (
     InvalidObservation,
     Observation,
     PickPlace,
+    Workcell,
     WorkcellLimits,
 )
 
@@ -46,22 +50,6 @@ class RemoteError(RuntimeError):
 
 class Stopped(RuntimeError):
     """The wait was ended because somebody asked to stop."""
-
-
-class Context(Protocol):
-    """What a scorer or generator in another process is told."""
-
-    @property
-    def relation(self) -> Relation: ...
-
-    @property
-    def held(self) -> tuple[Relation, ...]: ...
-
-    @property
-    def scene(self) -> Scene: ...
-
-    @property
-    def observation(self) -> Observation: ...
 
 
 def wait(future: Future, timeout: float, what: str, alive: Callable[[], bool], should_stop: Callable[[], bool] = lambda: False) -> Any:
@@ -80,21 +68,22 @@ def wait(future: Future, timeout: float, what: str, alive: Callable[[], bool], s
 
 
 class _Service:
-    """A service of another node, called and waited for."""
+    """A service of another node, called and waited for. It exists while that node is active."""
 
     def __init__(self, node: Node, kind: Any, name: str, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]) -> None:
         self._node, self._timeout, self._should_stop = node, timeout, should_stop
         self._client: Client = node.create_client(kind, name, callback_group=group)
 
+    @property
+    def ready(self) -> bool:
+        return bool(self._client.service_is_ready())
+
     def call(self, request: Any) -> Any:
         what = f"service '{self._client.service_name}'"
-        deadline = time.monotonic() + min(2.0, self._timeout)
-        while not self._client.service_is_ready():
-            if self._should_stop():
-                raise Stopped(f"stopped while waiting for {what}")
-            if time.monotonic() > deadline:
-                raise RemoteError(f"{what} is not there: start its node, and see whether it is active (pcm doctor, /diagnostics)")
-            time.sleep(0.02)
+        if not self.ready:
+            raise RemoteError(
+                f"{what} is not there: its node ended or is not active; restart it (its log and /diagnostics say why it ended)"
+            )
         future = self._client.call_async(request)
         try:
             return wait(future, self._timeout, what, self._client.service_is_ready, self._should_stop)
@@ -124,8 +113,9 @@ class RemoteScorer:
     """A scorer node as a scorer of an ensemble; the energies are those that the same scorer gives in this process.
 
     Args:
-        name: of the scorer node; its service is `<name>/score`.
-        view: the camera whose image it scores on; "" for one without.
+        node_name: of the scorer node; its services are `<node_name>/score` and `<node_name>/assess`.
+        name: in the ensemble.
+        view: the camera whose image it scores on.
         timeout: seconds for one answer.
     """
 
@@ -134,6 +124,7 @@ class RemoteScorer:
     def __init__(
         self,
         node: Node,
+        node_name: str,
         name: str,
         view: str,
         timeout: float,
@@ -142,8 +133,9 @@ class RemoteScorer:
         should_stop: Callable[[], bool] = lambda: False,
         cost: float = 1e-3,
     ) -> None:
-        self.name, self.cost, self._view, self._scenes = name, cost, view, scenes
-        self._service = _Service(node, srv.ScoreProposals, f"{name}/score", timeout, group, should_stop)
+        self.name, self.view, self.cost, self._scenes = name, view, cost, scenes
+        self._scoring = _Service(node, srv.ScoreProposals, f"{node_name}/score", timeout, group, should_stop)
+        self._assessing = _Service(node, srv.AssessRelation, f"{node_name}/assess", timeout, group, should_stop)
 
     def energy(self, batch: Batch, context: Context) -> Tensor:
         """(N,) energies. Raises RemoteError, or InvalidObservation where its camera delivered nothing."""
@@ -151,19 +143,40 @@ class RemoteScorer:
             proposals=conversions.proposals_message(batch, self._scenes.of(context.scene)),
             relation=conversions.relation_message(context.relation),
             held=[conversions.relation_message(relation) for relation in context.held],
+            stamp=self._stamp(context),
         )
-        if self._view:
-            stamps = {view.name: view.stamp_ns for view in context.observation.views}
-            if self._view not in stamps:
-                raise InvalidObservation(f"camera '{self._view}' delivered no usable view")
-            request.stamp = conversions.time_message(stamps[self._view])
-        score = self._service.call(request).score
+        score = self._scoring.call(request).score
         if score.error:
             raise RemoteError(score.error)
         return torch.from_numpy(np.array(score.energies, dtype=np.float64))
 
+    def assess(self, context: Context) -> Assessment:
+        """What its view says of the relation as things are. Raises as `energy`."""
+        request = srv.AssessRelation.Request(
+            relation=conversions.relation_message(context.relation), scene=self._scenes.of(context.scene), stamp=self._stamp(context)
+        )
+        response = self._assessing.call(request)
+        if response.error_msg:
+            raise RemoteError(response.error_msg)
+        objects, phrases = len(context.scene.objects), len(context.relation.phrases)
+        logits = torch.from_numpy(conversions.rows(response.logits, phrases, "logits", objects))
+        margins = torch.from_numpy(conversions.rows(response.margins, 1, "margins", objects**phrases))
+        return Assessment(self.name, logits, margins.reshape((objects,) * phrases))
+
+    def _stamp(self, context: Context) -> Time:
+        for view in context.observation.views:
+            if view.name == self.view:
+                return conversions.time_message(view.stamp_ns)
+        raise InvalidObservation(f"camera '{self.view}' delivered no usable view")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node can be reached and is active now."""
+        return self._scoring.ready
+
     def close(self) -> None:
-        self._service.close()
+        self._scoring.close()
+        self._assessing.close()
 
 
 class RemoteGenerator:
@@ -183,7 +196,7 @@ class RemoteGenerator:
         self._service = _Service(node, srv.Propose, f"{name}/propose", timeout, group, should_stop)
 
     def propose(self, context: Context, state: CrossEntropyState | None, rng: torch.Generator) -> Batch:
-        """A batch. Raises RemoteError."""
+        """A batch. Raises NothingToGrasp as the generator does, RemoteError."""
         request = srv.Propose.Request(
             relation=conversions.relation_message(context.relation),
             held=[conversions.relation_message(relation) for relation in context.held],
@@ -193,6 +206,8 @@ class RemoteGenerator:
         )
         conversions.write_state(state, request)
         response = self._service.call(request)
+        if response.error_code == srv.Propose.Response.NOTHING_TO_GRASP:
+            raise NothingToGrasp(response.error_msg)
         if response.error_msg:
             raise RemoteError(response.error_msg)
         return conversions.batch_from_message(response.proposals)
@@ -204,17 +219,22 @@ class RemoteGenerator:
 class RemotePerception:
     """A generator node's perception of the views that it has received itself."""
 
-    def __init__(self, node: Node, name: str, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, node: Node, name: str, workcell: Workcell, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]
+    ) -> None:
+        self._workcell = workcell
         self._service = _Service(node, srv.PerceiveScene, f"{name}/perceive", timeout, group, should_stop)
 
-    def perceive(self, observation: Observation, limits: WorkcellLimits) -> Scene:
-        """The scene. Raises RemoteError."""
+    def perceive(self, observation: Observation) -> Scene:
+        """The scene. Raises InvalidObservation as the perception does, RemoteError."""
         request = srv.PerceiveScene.Request(
             views=[view.name for view in observation.views],
             stamps=[conversions.time_message(view.stamp_ns) for view in observation.views],
-            limits=conversions.limits_message(limits),
+            limits=conversions.limits_message(self._workcell.limits),
         )
         response = self._service.call(request)
+        if response.error_code == srv.PerceiveScene.Response.OBSERVATION:
+            raise InvalidObservation(response.error_msg)
         if response.error_msg:
             raise RemoteError(response.error_msg)
         return conversions.scene_from_message(response.scene)

@@ -1,0 +1,211 @@
+"""Ask a running system to manipulate, from plain Python: no action code, no executor.
+
+with ManipulationClient() as client:
+    outcome = client.manipulate("put the red mug to the left of the blue bowl", on_feedback=print)
+    print(outcome.success, outcome.message)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from pcm_ros import msg, srv
+from pcm_ros.action import Manipulate
+from pcm_ros.nodes.conversions import pick_place_from_message, relation_message
+from pcm_ros.tasks.manipulation.goal import Relation
+from pcm_ros.tasks.manipulation.workcell import PickPlace
+
+ERROR_NAMES: dict[int, str] = {
+    getattr(Manipulate.Result, name): name
+    for name in (
+        "NONE",
+        "INVALID_INSTRUCTION",
+        "OBJECT_NOT_FOUND",
+        "IMPOSSIBLE",
+        "QUORUM",
+        "OBSERVATION",
+        "EXECUTION",
+        "NOT_REACHED",
+        "CANCELED",
+        "BUSY",
+        "ERROR",
+    )
+}
+
+
+class NotAvailable(RuntimeError):
+    """No running system answers. The message says what was looked for, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a manipulation ended.
+
+    Attributes:
+        error: name of an error code of Manipulate.action; "NONE": the relations hold.
+        message: what happened and what can be done; empty on success.
+        actions: what was carried out, in order.
+        video: path on the consensus node's machine; empty: none was made.
+    """
+
+    error: str
+    message: str
+    actions: tuple[PickPlace, ...]
+    video: str
+
+    @property
+    def success(self) -> bool:
+        return self.error == "NONE"
+
+
+class RunningGoal:
+    """A manipulation under way."""
+
+    def __init__(self, client: ManipulationClient, handle: Any) -> None:
+        self._client, self._handle = client, handle
+        self._result = handle.get_result_async()
+
+    def cancel(self) -> None:
+        """Ask for a safe end; `result` then says CANCELED. Returns at once."""
+        self._handle.cancel_goal_async()
+
+    def done(self) -> bool:
+        return bool(self._result.done())
+
+    def result(self, timeout: float | None = None) -> Outcome:
+        """Wait for the end. Raises NotAvailable if the consensus node goes away, TimeoutError after `timeout` seconds."""
+        answer = self._client.wait(self._result, timeout, alive=self._client.ready)
+        if answer.status == GoalStatus.STATUS_UNKNOWN:
+            raise NotAvailable("the consensus node has forgotten this goal; was it restarted?")
+        result = answer.result
+        error = ERROR_NAMES.get(result.error_code, f"code {result.error_code}")
+        return Outcome(error, result.error_msg, tuple(pick_place_from_message(action) for action in result.actions), result.video)
+
+
+class ManipulationClient:
+    """A client of the manipulation system, with a ROS context and a thread of its own; usable beside any other ROS code.
+
+    Args:
+        consensus: name of the consensus node.
+        simulator: name of the simulator node, for `reset` and `judge`.
+        domain_id: ROS domain; None: that of the environment.
+    """
+
+    def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("pcm_client", context=self._context)
+        self._consensus, self._simulator = consensus, simulator
+        self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="pcm_client", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while self._context.ok():
+            self._executor.spin_once(timeout_sec=0.5)
+
+    def ready(self) -> bool:
+        """Whether the consensus node's action can be reached now."""
+        return bool(self._action.server_is_ready())
+
+    def start(
+        self, instruction: str, seed: int = 0, on_feedback: Callable[[msg.ConsensusState], None] | None = None, timeout: float = 10.0
+    ) -> RunningGoal:
+        """Send an instruction and return when it was accepted.
+
+        Args:
+            on_feedback: called for each iteration and change of phase, from the client's thread.
+            timeout: seconds to wait for the system.
+
+        Raises:
+            NotAvailable: no consensus node, or it is not active.
+        """
+        if not self._action.wait_for_server(timeout):
+            raise NotAvailable(
+                f"no consensus node '{self._consensus}' answers within {timeout:g} s: start one with `pcm launch manipulation`; if one "
+                "runs, compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
+            )
+        report = None if on_feedback is None else (lambda message: on_feedback(message.feedback.state))
+        handle = self.wait(
+            self._action.send_goal_async(Manipulate.Goal(instruction=instruction, seed=seed), feedback_callback=report), timeout
+        )
+        if not handle.accepted:
+            raise NotAvailable(f"consensus node '{self._consensus}' rejected the goal: it is not active; configure and activate it first")
+        return RunningGoal(self, handle)
+
+    def manipulate(
+        self,
+        instruction: str,
+        seed: int = 0,
+        on_feedback: Callable[[msg.ConsensusState], None] | None = None,
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Bring about what a sentence says, and wait for the end. Raises NotAvailable, TimeoutError (the goal is then cancelled)."""
+        goal = self.start(instruction, seed, on_feedback)
+        try:
+            return goal.result(timeout)
+        except TimeoutError:
+            goal.cancel()
+            raise
+
+    def reset(self, seed: int, task: str = "", timeout: float = 60.0) -> str:
+        """New scene in the simulator; returns an instruction made for it. Raises NotAvailable, ValueError."""
+        response = self._call(srv.ResetScene, f"{self._simulator}/reset", srv.ResetScene.Request(seed=seed, task=task), timeout)
+        return str(response.instruction)
+
+    def judge(self, relation: Relation | None = None, timeout: float = 60.0) -> bool:
+        """Does the relation (None: do all that the scene asks for) hold in the simulator's truth? Raises NotAvailable, ValueError."""
+        request = srv.JudgeScene.Request()
+        if relation is not None:
+            request.relation = relation_message(relation)
+        return bool(self._call(srv.JudgeScene, f"{self._simulator}/judge", request, timeout).holds)
+
+    def _call(self, kind: Any, name: str, request: Any, timeout: float) -> Any:
+        client = self.node.create_client(kind, name)
+        try:
+            if not client.wait_for_service(timeout):
+                raise NotAvailable(f"service '{name}' is not there: is the simulator running and active?")
+            response = self.wait(client.call_async(request), timeout)
+        finally:
+            self.node.destroy_client(client)
+        if response.error_msg:
+            raise ValueError(response.error_msg)
+        return response
+
+    def wait(self, future: Future, timeout: float | None = None, alive: Callable[[], bool] = lambda: True) -> Any:
+        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done.wait(0.2):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            if not alive() and not done.wait(1.0):
+                raise NotAvailable(f"consensus node '{self._consensus}' is gone: its process ended or cannot be reached")
+        return future.result()
+
+    def close(self) -> None:
+        """End the client's thread and context."""
+        if self._context.ok():
+            self._context.try_shutdown()
+            self._thread.join(2.0)
+
+    def __enter__(self) -> ManipulationClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
