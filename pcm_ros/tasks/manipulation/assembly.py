@@ -14,7 +14,14 @@ from pcm_ros.models import registry
 from pcm_ros.models.clip import Clip
 from pcm_ros.models.loading import set_threads
 from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.tasks.manipulation.feasibility import CollisionScorer, ReachScorer, StabilityScorer, WorkspaceScorer
+from pcm_ros.tasks.manipulation.feasibility import (
+    CollisionScorer,
+    GraspScorer,
+    ReachScorer,
+    StabilityScorer,
+    TwinStabilityScorer,
+    WorkspaceScorer,
+)
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
@@ -39,7 +46,7 @@ class ManipulationConfig:
         elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians).
         normalise, aggregate: of the ensemble (see Ensemble).
         quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
-        finalists: proposals that the stability twin sees in each iteration.
+        finalists: proposals that the physics twin sees in each iteration.
         weights: scorer name -> weight; 1 where nothing is said.
         extra_scorers: "module:Class" of scorers of your own; each class is called without arguments.
         attempts, holds, present: of the policy (see PolicyConfig).
@@ -109,8 +116,8 @@ def build_generator(config: ManipulationConfig) -> PickPlaceGenerator:
 
 
 def feasibility_scorers() -> list[Scorer]:
-    """The cheap geometric scorers: reach, workspace, collision."""
-    return [ReachScorer(), WorkspaceScorer(), CollisionScorer()]
+    """The cheap geometric scorers: reach, workspace, grasp, collision, stability by contacts."""
+    return [ReachScorer(), WorkspaceScorer(), GraspScorer(), CollisionScorer(), StabilityScorer()]
 
 
 def load_class(path: str) -> Any:
@@ -123,7 +130,7 @@ def load_class(path: str) -> Any:
 
 
 def build_consensus(config: ManipulationConfig, generator: Generator, relation_scorers: Sequence[Scorer]) -> Consensus:
-    """The engine for manipulation: cheap experts for all proposals, the stability twin for the few best.
+    """The engine for manipulation: cheap experts for all proposals, the physics twin for the few best.
 
     Args:
         generator: local or remote. relation_scorers: one a view, local or remote.
@@ -139,7 +146,7 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
         quorum=config.quorum,
         timeout=config.timeout,
     )
-    twin = StabilityScorer()
+    twin = TwinStabilityScorer()
     last = Ensemble([twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout)
     if unknown := set(weights) - names - {twin.name}:
         raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | {twin.name})}")
