@@ -186,7 +186,7 @@ class StabilityScorer:
         if not contact > 0:
             raise ValueError(f"stability.contact is {contact}; allowed: metres > 0")
         self.contact = contact
-        angle = torch.arange(16) * (2 * torch.pi / 16)
+        angle = torch.arange(12) * (2 * torch.pi / 12)
         self._directions = torch.stack([torch.cos(angle), torch.sin(angle)])  # (2, K)
 
     def energy(self, batch: Batch, context: PlanningContext) -> Tensor:
@@ -196,12 +196,19 @@ class StabilityScorer:
         touching = (underside - surface) < self.contact
         middle = xy.mean(dim=1, keepdim=True)
         spread = (xy - middle) @ self._directions  # (N, S, K)
-        hull = torch.where(touching[..., None], spread, -torch.inf).amax(dim=1).amin(dim=1).double()
-        foot = world.footprints[batch.category][..., 2] < 0.012
-        wanted = 0.3 * torch.where(foot[..., None], spread, -torch.inf).amax(dim=1).amin(dim=1).double().clamp(min=0.01)
+        hull = spread.masked_fill(~touching[..., None], -torch.inf).amax(dim=1).amin(dim=1).double()
+        foot, radius = self._feet(world)
+        foot, wanted = foot[batch.category], 0.3 * radius[batch.category]
         share = (touching & foot).double().sum(dim=1) / foot.double().sum(dim=1).clamp(min=1)
         tilt = 4 * (1 - hull.clamp(min=-1.0) / wanted).clamp(0, 1.5)
         return tilt + 2 * (1 - share / 0.25).clamp(min=0)
+
+    def _feet(self, world: WorldModel) -> tuple[Tensor, Tensor]:
+        """Per object: which samples (M, S) of the underside are its foot; (M,) float64 metres from its middle to the foot's nearest edge."""
+        foot = world.footprints[..., 2] < 0.012
+        spread = (world.footprints[..., :2] - world.footprints[..., :2].mean(dim=1, keepdim=True)) @ self._directions
+        radius = spread.masked_fill(~foot[..., None], -torch.inf).amax(dim=1).amin(dim=1)
+        return foot, radius.double().clamp(min=0.01)
 
 
 class TwinStabilityScorer:

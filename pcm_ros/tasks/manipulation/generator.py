@@ -161,7 +161,7 @@ class PickPlaceGenerator:
         place = placed_tool(world.centers[category][:, None], pick, motion[:, None])
         flat = place.reshape(-1, 4)
         fingers, palm = gripper_penetration(
-            world.heights, limits.gripper, category.repeat_interleave(choices), flat, pick.reshape(-1, 5)[:, 4], palm_step=0.03
+            world.heights, limits.gripper, category.repeat_interleave(choices), flat, pick.reshape(-1, 5)[:, 4], coarse=True
         )
         deep = torch.maximum(fingers, palm).double().reshape(count, choices)
         away = (place[..., :2] - torch.tensor(limits.base_position[:2], dtype=torch.float64)).norm(dim=-1)
@@ -178,7 +178,11 @@ class PickPlaceGenerator:
 
 
 def placed_tool(center: Tensor, pick: Tensor, motion: Tensor) -> Tensor:
-    """Tool pose x, y, z, yaw (..., 4) at the release, for objects centred at (..., 3), taken at pick (..., 5) and moved by motion (..., 4)."""
+    """Tool pose (..., 4) x, y, z, yaw at the release.
+
+    Args:
+        center: (..., 3) the objects' centres before. pick: (..., 5) how they are taken. motion: (..., 4) how they move.
+    """
     cos, sin = torch.cos(motion[..., 3]), torch.sin(motion[..., 3])
     dx, dy = pick[..., 0] - center[..., 0], pick[..., 1] - center[..., 1]
     x = center[..., 0] + motion[..., 0] + cos * dx - sin * dy

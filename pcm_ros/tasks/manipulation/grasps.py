@@ -75,18 +75,18 @@ class Grasps:
         return pick, quality
 
 
-def finger_cells(gripper: Gripper, width: Tensor, grow: float = 0.0) -> Tensor:
+def finger_cells(gripper: Gripper, width: Tensor, grow: float = 0.0, step: float = SAMPLE_STEP) -> Tensor:
     """(N, F, 2) float32 sample positions under both fingers (along, across the closing axis), relative to the tool point, metres.
 
     Args:
         width: (N,) metres between the fingers. grow: metres added to each outer side.
     """
     if gripper.kind == "suction":
-        axis = torch.arange(-gripper.max_opening / 2 - grow, gripper.max_opening / 2 + grow + 1e-9, SAMPLE_STEP)
+        axis = torch.arange(-gripper.max_opening / 2 - grow, gripper.max_opening / 2 + grow + 1e-9, step)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
         return grid[grid.norm(dim=1) <= gripper.max_opening / 2 + grow].expand(len(width), -1, -1)
-    along = _spread(0.0, gripper.finger_thickness + grow)
-    across = _spread(-gripper.finger_width / 2 - grow, gripper.finger_width / 2 + grow)
+    along = _spread(0.0, gripper.finger_thickness + grow, step)
+    across = _spread(-gripper.finger_width / 2 - grow, gripper.finger_width / 2 + grow, step)
     grid = torch.stack(torch.meshgrid(along, across, indexing="ij"), dim=-1).reshape(-1, 2)
     half = width.float()[:, None] / 2
     right = torch.stack([grid[:, 0] + half, grid[:, 1].expand(len(width), -1)], dim=-1)
@@ -101,12 +101,12 @@ def palm_cells(gripper: Gripper, step: float = PALM_STEP) -> Tensor:
     )
 
 
-def _spread(low: float, high: float, step: float = SAMPLE_STEP) -> Tensor:
+def _spread(low: float, high: float, step: float) -> Tensor:
     return torch.linspace(low, high, max(2, round((high - low) / step) + 1))
 
 
 def gripper_penetration(
-    heights: HeightField, gripper: Gripper, without: Tensor, tool: Tensor, width: Tensor, grow: float = 0.0, palm_step: float = PALM_STEP
+    heights: HeightField, gripper: Gripper, without: Tensor, tool: Tensor, width: Tensor, grow: float = 0.0, coarse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """How deep the gripper is in the scene's material.
 
@@ -114,6 +114,7 @@ def gripper_penetration(
         without: (N,) int64 object that is not there (the carried one), -1: all are there.
         tool: (N, 4) x, y, z, yaw of the tool point. width: (N,) metres between the fingers.
         grow: metres by which the fingers are thickened, to ask for room.
+        coarse: sample at twice the step, for choices that are checked again.
 
     Returns:
         fingers (N,), palm (N,) float32 metres: how far the scene reaches above the fingertips and above the palm's lower side; negative:
@@ -121,11 +122,12 @@ def gripper_penetration(
     """
     tip = tool[:, 2].float()
     place = tool[:, None, :2].float()
-    under = heights.rest_at(without, turned(finger_cells(gripper, width, grow), tool[:, 3]) + place)
+    scale = 2 if coarse else 1
+    under = heights.rest_at(without, turned(finger_cells(gripper, width, grow, scale * SAMPLE_STEP), tool[:, 3]) + place)
     fingers = under.topk(STRAY_CELLS + 1, dim=1).values[:, -1] - tip
     if gripper.kind == "suction":
         fingers = fingers - LIP
-    cells = palm_cells(gripper, palm_step).expand(len(tool), -1, -1)
+    cells = palm_cells(gripper, scale * PALM_STEP).expand(len(tool), -1, -1)
     palm = heights.rest_at(without, turned(cells, tool[:, 3]) + place).topk(STRAY_CELLS + 1, dim=1).values[:, -1]
     return fingers, palm - tip - gripper.finger_length
 

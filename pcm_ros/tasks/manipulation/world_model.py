@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
+from threading import Lock, RLock
 from typing import Protocol, cast
 
 import cv2
@@ -36,6 +36,8 @@ STRAY_CELLS = 4
 DEPTH_TOLERANCE = 0.010
 # Reduced views have about this many columns: 320 pixels become 80 at a stride of 4.
 REDUCED_WIDTH = 80
+# Cells around a reduced view that catch what is drawn outside of it.
+BORDER = 4
 
 
 class PlanningContext(Protocol):
@@ -81,6 +83,25 @@ class StaticView:
     masks: Tensor
     pixel: Tensor
 
+    @cached_property
+    def behind(self) -> Tensor:
+        """(M, (h + 2 BORDER) * (w + 2 BORDER)) float32 depth up to which a point is visible, with a border where nothing is."""
+        padded = torch.nn.functional.pad(self.depth + DEPTH_TOLERANCE, (BORDER, BORDER, BORDER, BORDER), value=-torch.inf)
+        return padded.flatten(1)
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """(M, h * w) int64, whose cell it is when object m is taken away: j, or M for table and background."""
+        objects = len(self.masks)
+        others = self.masks & ~torch.eye(objects, dtype=torch.bool)[:, :, None, None]
+        return torch.where(others.any(dim=1), others.to(torch.uint8).argmax(dim=1), objects).flatten(1)
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """(M, M, 3) float64: cells of each mask, and the sums of their pixel coordinates u and v."""
+        flat = self.masks.flatten(2).double()
+        return torch.cat([flat.sum(-1, keepdim=True), flat @ self.pixel.double()], dim=-1)
+
 
 @dataclass(frozen=True)
 class PredictedMasks:
@@ -93,6 +114,7 @@ class PredictedMasks:
         centroid: (N, 2) float64, image pixels (u, v) of the visible part's middle; NaN where nothing is visible.
         category: (N,) int64, which object was moved.
         static: the rest of the view.
+        cells: (2, C) int64, proposal and cell of every visible cell of a moved object.
     """
 
     moved: Tensor
@@ -101,35 +123,36 @@ class PredictedMasks:
     centroid: Tensor
     category: Tensor
     static: StaticView
+    cells: Tensor
 
     @cached_property
-    def _others(self) -> tuple[Tensor, Tensor]:
+    def _others(self) -> Tensor:
+        """(N, M, 3) cells and sums of pixel coordinates of what is left of each other object."""
         count, objects = len(self.moved), len(self.static.masks)
-        area = torch.zeros(count, objects)
-        sums = torch.zeros(count, objects, 2)
-        free = (~self.moved).reshape(count, -1).float()
-        for number in range(objects):
-            rows = (self.category == number).nonzero()[:, 0]
-            if len(rows):
-                masks = self.static.masks[number].reshape(objects, -1).float()
-                weighted = torch.cat([masks, masks * self.static.pixel[:, 0], masks * self.static.pixel[:, 1]])
-                result = (free[rows] @ weighted.T).reshape(len(rows), 3, objects)
-                area[rows], sums[rows] = result[:, 0], result[:, 1:].transpose(1, 2)
-        return area, sums
+        proposal, cell = self.cells
+        group = proposal * (objects + 1) + self.static.owner[self.category[proposal], cell]
+        pixel = self.static.pixel.double()
+        hidden = _grouped(group, torch.cat([torch.ones(len(pixel), 1, dtype=torch.float64), pixel], dim=1)[cell], count * (objects + 1))
+        return self.static.totals[self.category] - hidden.view(count, objects + 1, 3)[:, :objects]
 
     def other_areas(self) -> Tensor:
         """(N, M) float64, visible cells of each other object, what the moved one hides taken off (the moved one's entry: meaningless)."""
-        return self._others[0].double()
+        return self._others[..., 0]
 
     def other_centroids(self) -> Tensor:
         """(N, M, 2) float64 image pixels, the middle of the visible part of each other object; NaN where nothing is visible."""
-        area, sums = self._others
-        return (sums / area[..., None]).double()
+        left = self._others
+        return left[..., 1:] / left[..., :1]
 
     def other_hidden(self) -> Tensor:
         """(N, M) float64 0..1, share of each other object's visible part that the moved one would hide (1 where nothing is visible)."""
-        before = self.static.masks.flatten(2).sum(-1).double()[self.category]
+        before = self.static.totals[self.category][..., 0]
         return torch.where(before > 0, 1 - self.other_areas() / before.clamp(min=1), torch.ones_like(before))
+
+
+def _grouped(group: Tensor, values: Tensor, groups: int) -> Tensor:
+    """Sums (groups, C) of the rows of values (K, C) by group (K,), in the order of the rows: the same on every run."""
+    return torch.stack([torch.bincount(group, weights=column, minlength=groups) for column in values.T], dim=1)
 
 
 def thin(points: Points, most: int) -> tuple[Points, float]:
@@ -167,6 +190,9 @@ class WorldModel:
         self.observation = observation
         self._static: dict[tuple[str, int], StaticView] = {}
         self._labels: dict[str, npt.NDArray[np.int64]] = {}
+        self._lock = RLock()
+        self._moved: tuple[Tensor, Tensor, Tensor] | None = None
+        self._predicted: tuple[Tensor, Tensor, PredictedScene] | None = None
 
     @property
     def count(self) -> int:
@@ -245,13 +271,28 @@ class WorldModel:
         return torch.cat([shift, (height - self.bottoms[category])[:, None], parameters[:, 2:3]], dim=1)
 
     def moved_points(self, category: Tensor, motion: Tensor) -> Tensor:
-        """(N, P, 3) float32 world points of object category[n] after motion[n]; P <= MOST_POINTS, points may repeat."""
+        """(N, P, 3) float32 world points of object category[n] after motion[n]; P <= MOST_POINTS, points may repeat.
+
+        The last result is kept: the scorers of all views ask for the same one. Do not write into it.
+        """
+        with self._lock:
+            if self._moved is None or self._moved[0] is not category or self._moved[1] is not motion:
+                self._moved = (category, motion, self._move(category, motion))
+            return self._moved[2]
+
+    def _move(self, category: Tensor, motion: Tensor) -> Tensor:
         cloud = self._cloud[0][category]
         center = (self.centers[category] + motion[:, :3]).float()
         return torch.cat([turned(cloud[..., :2], motion[:, 3]), cloud[..., 2:]], dim=-1) + center[:, None]
 
     def predict_scene(self, category: Tensor, motion: Tensor) -> PredictedScene:
-        """Centres and extents of all objects after each motion (N, 4) of object category (N,)."""
+        """Centres and extents of all objects after each motion (N, 4) of object category (N,). The last result is kept: read only."""
+        with self._lock:
+            if self._predicted is None or self._predicted[0] is not category or self._predicted[1] is not motion:
+                self._predicted = (category, motion, self._predict_scene(category, motion))
+            return self._predicted[2]
+
+    def _predict_scene(self, category: Tensor, motion: Tensor) -> PredictedScene:
         limits, rows = self.scene.limits, torch.arange(len(category))
         center = self.centers.expand(len(category), -1, -1).clone()
         bottom = self.bottoms.expand(len(category), -1).clone()
@@ -365,7 +406,7 @@ class WorldModel:
         the cells to be tried, as steps from the cell at the lower left of a point."""
         distance = np.maximum(((self.centers.numpy() - view.position) @ view.rotation)[:, 2], 0.05)
         apart = self._cloud[1] * view.intrinsics[0, 0] / distance / stride
-        reach = np.clip(0.65 * apart, 0.5, 3.0)
+        reach = np.clip(0.65 * apart, 0.5, BORDER / 2)
         more = int(np.ceil(float(reach.max(initial=0.5)) - 1.0 - 1e-9))
         cells = range(-max(more, 0), 2 + max(more, 0))
         return torch.from_numpy(reach.astype(np.float32)), [(du, dv) for du in cells for dv in cells]
@@ -387,35 +428,36 @@ class WorldModel:
         view, static = self.view(name), self.static_view(name, stride)
         count = len(category)
         height, width = static.depth.shape[1:]
-        area = height * width
+        padded_width, padded_area = width + 2 * BORDER, (height + 2 * BORDER) * (width + 2 * BORDER)
         u, v, z = _reduced_pixels(view, static.stride, self.moved_points(category, motion))
         reach, steps = self._splat(view, static.stride)
         reaches = reach[category][:, None]
+        # What is outside of the image or behind the camera goes to the border, where nothing is visible: no bounds to check below.
+        outside = -BORDER / 2
+        u = torch.where(z > 0.01, u, outside).clamp(outside, width + BORDER / 2)
+        v = v.clamp(outside, height + BORDER / 2)
         column, row = u.floor(), v.floor()
-        behind = static.depth.reshape(-1) + DEPTH_TOLERANCE
-        proposal = (torch.arange(count) * area)[:, None]
-        layer = (category * area)[:, None]
-        # One cell more takes what falls outside of the image or is hidden: no branch, no gather of a ragged selection.
-        masks = torch.zeros(count * area + 1, dtype=torch.uint8)
-        ahead = z > 0.01
-        for du in sorted({du for du, _ in steps}):
-            x = column + du
-            fits = ahead & (x >= 0) & (x < width) & ((x - u).abs() <= reaches)
-            for dv in sorted({dv for _, dv in steps}):
-                y = row + dv
-                inside = fits & (y >= 0) & (y < height) & ((y - v).abs() <= reaches)
-                cell = torch.where(inside, y * width + x, 0).long()
-                shown = inside & (z < behind[layer + cell])
-                masks.scatter_(0, torch.where(shown, proposal + cell, count * area).view(-1), 1)
-        # Visibility is asked of the nearest cell of each point.
-        x, y = (u + 0.5).floor(), (v + 0.5).floor()
-        inside = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        cell = torch.where(inside, y * width + x, 0).long()
-        seen = (inside & (z < behind[layer + cell])).float().mean(dim=1)
-        moved = masks[:-1].view(torch.bool).view(count, height, width)
-        weights = torch.cat([torch.ones(area, 1), static.pixel], dim=1)
-        sums = moved.view(count, area).float() @ weights
-        return PredictedMasks(moved, seen.double(), sums[:, 0].double(), (sums[:, 1:] / sums[:, :1]).double(), category, static)
+        across, down = u - column, v - row
+        base = ((row + BORDER) * padded_width + (column + BORDER)).long()
+        lookup = base + (category * padded_area)[:, None]
+        target = base + (torch.arange(count) * padded_area)[:, None]
+        nowhere = count * padded_area  # one cell more takes what is hidden: no branch, no selection of ragged size
+        drawn = torch.zeros(nowhere + 1, dtype=torch.uint8)
+        behind = static.behind.reshape(-1)
+        seen = torch.zeros_like(base, dtype=torch.bool)
+        covers = {du: (across - du).abs() <= reaches for du, _ in steps}
+        below = {dv: (down - dv).abs() <= reaches for _, dv in steps}
+        for du, dv in steps:
+            step = dv * padded_width + du
+            shown = covers[du] & below[dv] & (z < behind[lookup + step])
+            drawn.scatter_(0, torch.where(shown, target + step, nowhere).view(-1), 1)
+            seen |= shown
+        moved = drawn[:-1].view(torch.bool).view(count, height + 2 * BORDER, padded_width)[:, BORDER:-BORDER, BORDER:-BORDER].contiguous()
+        filled = torch.from_numpy(np.flatnonzero(moved.numpy()))
+        cells = torch.stack([filled // (height * width), filled % (height * width)])
+        area = torch.bincount(cells[0], minlength=count).double()
+        sums = _grouped(cells[0], static.pixel.double()[cells[1]], count)
+        return PredictedMasks(moved, seen.double().mean(dim=1), area, sums / area[:, None], category, static, cells)
 
     def predict_image(self, name: str, category: int, motion: npt.ArrayLike) -> Image:
         """The observed image as it would look after one motion; for vision-language scorers and for people.

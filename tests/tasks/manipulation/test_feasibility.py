@@ -122,7 +122,7 @@ def test_taking_away_what_carries_something_is_doubtful() -> None:
     assert CollisionScorer().energy(batch, loaded)[0] > 3
 
 
-# x, y of a block's target, and whether it stays: table, middle of the slab, over its edge by less and by more than half, in the bowl, on its
+# x, y of a target of the block, and whether it stays: table, middle of the slab, over its edge by less and by more than half, bowl, its
 # rim
 STAYS = [
     ((0.45, 0.0), True),
