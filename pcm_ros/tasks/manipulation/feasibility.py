@@ -204,7 +204,7 @@ class StabilityScorer:
         return tilt + 2 * (1 - share / 0.25).clamp(min=0)
 
     def _feet(self, world: WorldModel) -> tuple[Tensor, Tensor]:
-        """Per object: which samples (M, S) of the underside are its foot; (M,) float64 metres from its middle to the foot's nearest edge."""
+        """Per object: which samples (M, S) of its underside are its foot; (M,) metres from its middle to the nearest edge of the foot."""
         foot = world.footprints[..., 2] < 0.012
         spread = (world.footprints[..., :2] - world.footprints[..., :2].mean(dim=1, keepdim=True)) @ self._directions
         radius = spread.masked_fill(~foot[..., None], -torch.inf).amax(dim=1).amin(dim=1)
