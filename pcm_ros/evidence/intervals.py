@@ -1,0 +1,123 @@
+"""Values with 95% intervals, and exact tests of paired outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+RESAMPLES = 5000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95% interval, and from how many independent observations it comes. NaN (null in JSON) = unknown."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """{"value", "low", "high", "n"} with null for what is not a finite number."""
+        numbers = {name: float(getattr(self, name)) for name in ("value", "low", "high")}
+        return {**{name: number if math.isfinite(number) else None for name, number in numbers.items()}, "n": self.n}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, float | int | None]) -> Estimate:
+        """The inverse of `as_json`. Raises KeyError if one of the four is missing."""
+        value, low, high = (math.nan if (number := data[name]) is None else float(number) for name in ("value", "low", "high"))
+        return cls(value, low, high, int(data["n"] or 0))
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g}, n = {self.n})"
+
+
+def rate(outcomes: Sequence[bool]) -> Estimate:
+    """Share of True with the Wilson score interval (Wilson 1927): right for small n and for shares near 0 or 1."""
+    from scipy.stats import binomtest  # takes a second: not in every worker
+
+    n, successes = len(outcomes), int(sum(bool(outcome) for outcome in outcomes))
+    if n == 0:
+        return Estimate(math.nan, 0.0, 1.0, 0)
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def mean(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Arithmetic mean with a bootstrap interval."""
+    return _bootstrapped([np.asarray(values, dtype=np.float64)], lambda sample: sample[0].mean(axis=-1), seed, paired_samples=True)
+
+
+def quantile(values: Sequence[float], q: float, seed: int = 0) -> Estimate:
+    """Quantile q (0..1; 0.5 = median) with a bootstrap interval. Far quantiles of few values have intervals that are too short."""
+    if not 0 <= q <= 1:
+        raise ValueError(f"q is {q}; allowed: 0 <= q <= 1")
+    data = np.asarray(values, dtype=np.float64)
+    return _bootstrapped([data], lambda sample: np.quantile(sample[0], q, axis=-1), seed, paired_samples=True)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> Estimate:
+    """median(numerators) / median(denominators), for speed claims. Pairs are resampled together if there are equally many of both."""
+    data = [np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)]
+    return _bootstrapped(
+        data, lambda s: np.median(s[0], axis=-1) / np.median(s[1], axis=-1), seed, paired_samples=len(data[0]) == len(data[1])
+    )
+
+
+def _bootstrapped(data: list[Values], statistic: Callable[[list[Values]], Values], seed: int, paired_samples: bool) -> Estimate:
+    """Percentile bootstrap (Efron 1979). The interval of fewer than two observations is unknown."""
+    n = min(len(values) for values in data)
+    for values in data:
+        if not np.isfinite(values).all():
+            raise ValueError(f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not finite: decide how to count them first")
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value = float(statistic(data))
+    if n == 1:
+        return Estimate(value, math.nan, math.nan, 1)
+    rng = np.random.default_rng(seed)
+    statistics = []
+    for _ in range(0, RESAMPLES, 500):  # in blocks, so that many values need little memory
+        rows = rng.integers(0, n, (500, n)) if paired_samples else None
+        sample = [values[rows if rows is not None else rng.integers(0, len(values), (500, len(values)))] for values in data]
+        statistics.append(statistic(sample))
+    low, high = np.quantile(np.concatenate(statistics), [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways of doing the same items.
+
+    Attributes:
+        difference: rate of a - rate of b, with a paired bootstrap interval.
+        only_a / only_b: items that only one of them did right.
+        p_value: two-sided exact McNemar test (McNemar 1947): under "no difference" only_a is Binomial(only_a + only_b, 1/2).
+    """
+
+    difference: Estimate
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def paired(a: Mapping[str, bool], b: Mapping[str, bool], seed: int = 0) -> Comparison:
+    """Compare outcomes of the same items.
+
+    Raises:
+        ValueError: the ids differ. Select the common ones first, and say so.
+    """
+    from scipy.stats import binomtest
+
+    if a.keys() != b.keys():
+        alone = len(a.keys() - b.keys()), len(b.keys() - a.keys())
+        raise ValueError(f"paired outcomes need the same ids: {alone[0]} only in the first, {alone[1]} only in the second")
+    only_a = sum(a[key] and not b[key] for key in a)
+    only_b = sum(b[key] and not a[key] for key in a)
+    p_value = float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    return Comparison(mean([float(a[key]) - float(b[key]) for key in a], seed), only_a, only_b, p_value)
