@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 import time
 import traceback
@@ -54,6 +55,10 @@ class Worker:
         self.prepared: Any = None
         self.ready = work.prepare is None
 
+    def ping(self) -> bool:
+        """True: this worker could be made where it is."""
+        return True
+
     def run(self, identity: str, item: Any) -> Outcome:
         """Run one item; what it raises is in the outcome."""
         if not self.ready:
@@ -91,6 +96,10 @@ def _start(work: Work) -> None:
         os._exit(1)  # the bench was killed: nobody will read what this process makes
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _ping() -> bool:
+    return _worker is not None
 
 
 def _run(identity: str, item: Any) -> Outcome:
@@ -132,6 +141,10 @@ def run_in_pool(work: Work, items: Mapping[str, Any], jobs: int) -> Generator[Ou
         in_flight: dict[Future[Outcome], str] = {}
         with _pool(work, width) as pool:
             try:
+                pool.submit(_ping).result()
+            except BrokenProcessPool as error:
+                raise BenchError(f"worker processes do not start; what they printed above says why ({error})") from error
+            try:
                 while source or in_flight:
                     while source and len(in_flight) < width:
                         identity = next(iter(source))
@@ -165,23 +178,32 @@ def _pool(work: Work, width: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def run_on_ray(work: Work, items: Mapping[str, Any], address: str, jobs: int) -> Generator[Outcome, None, None]:
-    """On a Ray cluster, in `jobs` actors of one core each.
+    """On a Ray cluster, in `jobs` actors of one core each, or as many as it has cores.
 
     Args:
         address: as for `ray.init`, for example "auto" or "ray://host:10001"; "local" starts a cluster on this machine.
 
     Raises:
-        BenchError: Ray is not installed.
+        BenchError: Ray is not installed, or its workers do not start.
     """
     try:
         import ray
     except ImportError:
         remedy = "pip install 'pcm_ros[ray]' (without --ray, --jobs uses processes of this machine)"
         raise BenchError(f"--ray needs the package 'ray': {remedy}") from None
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    # on a cluster the hosts have their own installation; workers started here find what this process finds
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}} if address == "local" else {}
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, runtime_env=environment)
     try:
         actor = ray.remote(num_cpus=1)(Worker)
-        idle = [actor.remote(work) for _ in range(jobs)]
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        idle = [actor.remote(work) for _ in range(min(jobs, max(cores, 1)))]  # more would wait for a core for ever
+        try:
+            ray.get([worker.ping.remote() for worker in idle])
+        except ray.exceptions.RayError as error:
+            raise BenchError(
+                f"Ray workers do not start: is pcm_ros of this version installed on each host of '{address}'? {error}"
+            ) from error
         busy: dict[Any, tuple[Any, str]] = {}
         waiting = list(items.items())[::-1]
         while waiting or busy:
