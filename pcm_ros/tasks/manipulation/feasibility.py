@@ -169,23 +169,25 @@ class StabilityScorer:
 
     Quasi-static: the contacts are the cells of its underside within `contact` of the surface below; the middle of its silhouette must lie
     inside their convex hull. With d = distance from the middle to the hull's nearest edge, and a wanted d0 = 30 % of the foot's radius:
-    energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0. Range 0..8; 0 on a table.
+    energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it stands on
+    or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10; 0 on the table.
 
     Wrong when: the middle of the silhouette is far from the centre of mass; what it is put on is loose itself; contact is a point on a
     curved surface that in truth gives way. `TwinStabilityScorer` knows more and costs more.
 
     Args:
         contact: metres, noise of the height field included.
+        stacked: nats for a place that is not the table: less certain, and in the way of what is to be done next.
     """
 
     name = "stability"
     cost = 1e-5
     differentiable = False
 
-    def __init__(self, contact: float = 0.006) -> None:
-        if not contact > 0:
-            raise ValueError(f"stability.contact is {contact}; allowed: metres > 0")
-        self.contact = contact
+    def __init__(self, contact: float = 0.006, stacked: float = 2.0) -> None:
+        if not (contact > 0 and stacked >= 0):
+            raise ValueError(f"stability.contact is {contact} and stacked {stacked}; allowed: contact > 0 metres, stacked >= 0 nats")
+        self.contact, self.stacked = contact, stacked
         angle = torch.arange(12) * (2 * torch.pi / 12)
         self._directions = torch.stack([torch.cos(angle), torch.sin(angle)])  # (2, K)
 
@@ -201,7 +203,9 @@ class StabilityScorer:
         foot, wanted = foot[batch.category], 0.3 * radius[batch.category]
         share = (touching & foot).double().sum(dim=1) / foot.double().sum(dim=1).clamp(min=1)
         tilt = 4 * (1 - hull.clamp(min=-1.0) / wanted).clamp(0, 1.5)
-        return tilt + 2 * (1 - share / 0.25).clamp(min=0)
+        # 4 % of the footprint over something else is noise, 12 % is not.
+        elsewhere = (((surface > world.scene.table_height + 0.006) & (surface > underside - 0.02)).double().mean(dim=1) - 0.04) / 0.08
+        return tilt + 2 * (1 - share / 0.25).clamp(min=0) + self.stacked * elsewhere.clamp(0, 1)
 
     def _feet(self, world: WorldModel) -> tuple[Tensor, Tensor]:
         """Per object: which samples (M, S) of its underside are its foot; (M,) metres from its middle to the nearest edge of the foot."""

@@ -136,7 +136,7 @@ STAYS = [
 
 @pytest.mark.parametrize(("target", "stays"), STAYS)
 def test_stability_of_a_block(table: Situation, target: tuple[float, float], stays: bool) -> None:
-    energy = float(StabilityScorer().energy(actions(table, 0, (*target, 0.0)), table)[0])
+    energy = float(StabilityScorer(stacked=0.0).energy(actions(table, 0, (*target, 0.0)), table)[0])
     assert energy < 1.0 if stays else energy > 2.0
 
 
@@ -146,10 +146,15 @@ def test_the_physics_twin_agrees(table: Situation, target: tuple[float, float], 
     assert energy < 1.0 if stays else energy > 2.0
 
 
-@pytest.mark.parametrize("scorer", [StabilityScorer(), TwinStabilityScorer()], ids=lambda scorer: scorer.name)
+@pytest.mark.parametrize("scorer", [StabilityScorer(stacked=0.0), TwinStabilityScorer()], ids=lambda scorer: scorer.name)
 def test_mug_on_slab_and_bowl_on_mug_stay(table: Situation, scorer: Scorer) -> None:
     assert float(scorer.energy(actions(table, 3, (0.62, -0.2, 0.0)), table)[0]) < 1.0
     assert float(scorer.energy(actions(table, 2, (0.70, 0.02, 0.0)), table)[0]) < 2.0
+
+
+def test_the_table_is_better_than_the_top_of_something(table: Situation) -> None:
+    energy = StabilityScorer().energy(actions(table, 0, (0.45, 0.0, 0.0), (0.62, -0.2, 0.0), (0.55, 0.15, 0.0)), table)
+    assert energy[0] == 0 and (energy[1:] >= 1.5).all()
 
 
 def test_twin_energy_does_not_depend_on_what_was_tried_before(table: Situation) -> None:
