@@ -10,7 +10,7 @@ from pcm_ros.consensus.cascade import Cascade
 from pcm_ros.consensus.energies import ScoreTable, aggregated, normalised
 from pcm_ros.consensus.ensemble import Ensemble, QuorumError, Scorer
 from pcm_ros.consensus.loop import Consensus, Generator, Iteration, Stop, Strategy, mixed_seed
-from pcm_ros.consensus.strategies import CrossEntropy, CrossEntropyState, Mppi, refitted
+from pcm_ros.consensus.strategies import CrossEntropy, CrossEntropyState, Mppi, Refit
 
 __all__ = [
     "Batch",
@@ -23,6 +23,7 @@ __all__ = [
     "Iteration",
     "Mppi",
     "QuorumError",
+    "Refit",
     "ScoreTable",
     "Scorer",
     "Stop",
@@ -30,5 +31,4 @@ __all__ = [
     "aggregated",
     "mixed_seed",
     "normalised",
-    "refitted",
 ]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -131,14 +133,47 @@ def test_minimum_std_may_differ_by_parameter() -> None:
     assert state.std.tolist() == [[0.01, 0.2]]
 
 
+def test_angles_about_half_a_turn_do_not_average_to_none() -> None:
+    angles = torch.tensor([[3.1], [-3.1], [3.0], [0.0]], dtype=torch.float64)
+    batch = Batch(torch.cat([angles, angles], dim=1), torch.zeros(4, dtype=torch.int64))
+    strategy = CrossEntropy(elite_fraction=0.75, smoothing=0.0, periods=(0.0, 2 * math.pi))
+    state = strategy.update(batch, table(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)), None)
+    assert float(state.mean[0, 0]) == pytest.approx(1.0)
+    assert float(state.mean[0, 1]) == pytest.approx((3.1 + (2 * math.pi - 3.1) + 3.0) / 3)
+    assert float(state.std[0, 0]) > 2
+    assert float(state.std[0, 1]) < 0.1
+
+
+@given(st.floats(-3.0, 3.0), st.floats(-10.0, 10.0), st.sampled_from(["cross_entropy", "mppi"]))
+def test_turning_all_angles_turns_the_mean(center: float, turn: float, kind: str) -> None:
+    options = {"smoothing": 0.3, "minimum_std": 0.0, "periods": (2 * math.pi,)}
+    strategy = CrossEntropy(0.5, **options) if kind == "cross_entropy" else Mppi(0.5, **options)
+    rng = torch.Generator().manual_seed(1)
+    angles = center + 0.4 * torch.randn(20, 1, generator=rng, dtype=torch.float64)
+    category, scores = torch.zeros(20, dtype=torch.int64), table(torch.rand(20, generator=rng, dtype=torch.float64))
+    a, b = (strategy.update(Batch(x, category), scores, None) for x in (angles, angles + turn))
+    difference = float(b.mean - a.mean) - turn
+    assert math.cos(difference) == pytest.approx(1.0)
+    assert float(b.std) == pytest.approx(float(a.std))
+    assert -math.pi <= float(b.mean) < math.pi
+
+
+def test_floors_and_periods_must_fit_the_parameters() -> None:
+    batch = Batch(torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.int64))
+    for options in ({"minimum_std": (0.1, 0.1, 0.1)}, {"periods": (1.0,)}):
+        with pytest.raises(ValueError, match="for each of 2 parameters"):
+            CrossEntropy(**options).update(batch, table(torch.zeros(3, dtype=torch.float64)), None)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: CrossEntropy(elite_fraction=0.0), "elite_fraction is 0.0"),
         (lambda: CrossEntropy(smoothing=1.0), "smoothing is 1.0"),
-        (lambda: CrossEntropy(minimum_std=-1.0), "minimum_std is -1.0"),
+        (lambda: CrossEntropy(minimum_std=-1.0), "minimum_std is \\(-1.0,\\)"),
         (lambda: CrossEntropy(minimum_std=()), "minimum_std"),
         (lambda: CrossEntropy(exploration=1.0), "exploration is 1.0"),
+        (lambda: CrossEntropy(periods=(-1.0,)), "periods is"),
         (lambda: Mppi(temperature=0.0), "temperature is 0.0"),
         (lambda: Mppi(smoothing=-0.1), "smoothing is -0.1"),
     ],

@@ -6,6 +6,6 @@
 
 from pcm_ros.consensus.strategies.cross_entropy import CrossEntropy
 from pcm_ros.consensus.strategies.mppi import Mppi
-from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, refitted
+from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, Refit
 
-__all__ = ["CrossEntropy", "CrossEntropyState", "Mppi", "refitted"]
+__all__ = ["CrossEntropy", "CrossEntropyState", "Mppi", "Refit"]

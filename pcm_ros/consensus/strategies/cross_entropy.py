@@ -9,7 +9,7 @@ import torch
 
 from pcm_ros.consensus.batch import Batch
 from pcm_ros.consensus.energies import ScoreTable
-from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, check_share, checked_floor, refitted
+from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, Refit, as_tuple
 
 
 class CrossEntropy:
@@ -24,6 +24,7 @@ class CrossEntropy:
         smoothing: share of the old distribution that is kept, 0 <= smoothing < 1; 0.1-0.6 is usual.
         minimum_std: floor of the standard deviations, in the parameters' units: one number, or one per parameter. Keeps the search alive.
         exploration: share of the category probability that is spread evenly, 0 <= exploration < 1.
+        periods: one number per parameter, its period (2 pi for an angle) or 0; empty = none is periodic. See `Refit`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -35,13 +36,12 @@ class CrossEntropy:
         smoothing: float = 0.2,
         minimum_std: float | Sequence[float] = 1e-3,
         exploration: float = 0.05,
+        periods: Sequence[float] = (),
     ) -> None:
         if not 0 < elite_fraction <= 1:
             raise ValueError(f"elite_fraction is {elite_fraction}; allowed: 0 < elite_fraction <= 1")
-        check_share("smoothing", smoothing)
-        check_share("exploration", exploration)
-        self.elite_fraction, self.smoothing, self.exploration = elite_fraction, smoothing, exploration
-        self.minimum_std = checked_floor(minimum_std)
+        self.elite_fraction = elite_fraction
+        self.refit = Refit(smoothing, as_tuple(minimum_std), exploration, as_tuple(periods))
 
     def elites(self, table: ScoreTable) -> torch.Tensor:
         """(M,) int64 rows of the elites, best first: ceil(elite_fraction * N) of them, fewer if fewer are feasible, possibly none."""
@@ -56,10 +56,7 @@ class CrossEntropy:
             return state
         weights = torch.zeros(len(batch), dtype=torch.float64)
         weights[elites] = 1 / len(elites)
-        return refitted(batch, weights, state, self.smoothing, self.minimum_std, self.exploration)
+        return self.refit(batch, weights, state)
 
     def __repr__(self) -> str:
-        return (
-            f"CrossEntropy(elite_fraction={self.elite_fraction}, smoothing={self.smoothing}, minimum_std={self.minimum_std}, "
-            f"exploration={self.exploration})"
-        )
+        return f"CrossEntropy(elite_fraction={self.elite_fraction}, {self.refit})"

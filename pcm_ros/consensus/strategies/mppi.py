@@ -8,7 +8,7 @@ import torch
 
 from pcm_ros.consensus.batch import Batch
 from pcm_ros.consensus.energies import ScoreTable
-from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, check_share, checked_floor, refitted
+from pcm_ros.consensus.strategies.sampling_state import CrossEntropyState, Refit, as_tuple
 
 
 class Mppi:
@@ -20,7 +20,7 @@ class Mppi:
     Args:
         temperature: in units of the total energy, > 0; 0.1-1 is usual for z-scores. Low: only the best count, and if that is
             one proposal the spread collapses at once (smoothing helps); high: all count alike.
-        smoothing, minimum_std, exploration: as for `CrossEntropy`.
+        smoothing, minimum_std, exploration, periods: as for `CrossEntropy`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -32,13 +32,12 @@ class Mppi:
         smoothing: float = 0.0,
         minimum_std: float | Sequence[float] = 1e-3,
         exploration: float = 0.05,
+        periods: Sequence[float] = (),
     ) -> None:
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature is {temperature}; allowed: finite and > 0")
-        check_share("smoothing", smoothing)
-        check_share("exploration", exploration)
-        self.temperature, self.smoothing, self.exploration = temperature, smoothing, exploration
-        self.minimum_std = checked_floor(minimum_std)
+        self.temperature = temperature
+        self.refit = Refit(smoothing, as_tuple(minimum_std), exploration, as_tuple(periods))
 
     def weights(self, table: ScoreTable) -> torch.Tensor:
         """(N,) float64 weights that sum to 1; 0 for infeasible proposals; all 0 if none is feasible."""
@@ -52,8 +51,7 @@ class Mppi:
         weights = self.weights(table)
         if not (weights > 0).any():
             return state
-        return refitted(batch, weights, state, self.smoothing, self.minimum_std, self.exploration)
+        return self.refit(batch, weights, state)
 
     def __repr__(self) -> str:
-        shares = f"smoothing={self.smoothing}, minimum_std={self.minimum_std}, exploration={self.exploration}"
-        return f"Mppi(temperature={self.temperature}, {shares})"
+        return f"Mppi(temperature={self.temperature}, {self.refit})"
