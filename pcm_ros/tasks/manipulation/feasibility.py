@@ -169,8 +169,8 @@ class StabilityScorer:
 
     Quasi-static: the contacts are the cells of its underside within `contact` of the surface below; the middle of its silhouette must lie
     inside their convex hull. With d = distance from the middle to the hull's nearest edge, and a wanted d0 = 30 % of the foot's radius:
-    energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it stands on
-    or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10; 0 on the table.
+    energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it
+    stands on or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10; 0 on the table.
 
     Wrong when: the middle of the silhouette is far from the centre of mass; what it is put on is loose itself; contact is a point on a
     curved surface that in truth gives way. `TwinStabilityScorer` knows more and costs more.
