@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
-from pcm_ros.tasks.manipulation.grasps import gripper_penetration, plan_grasps
+from pcm_ros.tasks.manipulation.grasps import RELEASE_ROOM, gripper_penetration, plan_grasps
 from pcm_ros.tasks.manipulation.physics_twin import PhysicsTwin
 from pcm_ros.tasks.manipulation.world_model import PlanningContext, WorldModel, turned, world_model
 
@@ -141,8 +141,8 @@ class CollisionScorer:
         pick, place, category = batch.extras["pick"], batch.extras["place"], batch.category
         everything = torch.full_like(category, -1)
         total = torch.zeros(len(batch), dtype=torch.float64)
-        for tool, without in ((pick[:, :4], everything), (place, category)):
-            for depth in gripper_penetration(heights, gripper, without, tool, pick[:, 4]):
+        for tool, without, grow in ((pick[:, :4], everything, 0.0), (place, category, RELEASE_ROOM)):
+            for depth in gripper_penetration(heights, gripper, without, tool, pick[:, 4], grow):
                 total += _rising(depth, 0.002, 0.004, 6.0)
         xy, underside, surface = _placed_footprint(world, batch)
         depth = (surface - underside).topk(3, dim=1).values[:, -1]
@@ -170,7 +170,8 @@ class StabilityScorer:
     Quasi-static: the contacts are the cells of its underside within `contact` of the surface below; the middle of its silhouette must lie
     inside their convex hull. With d = distance from the middle to the hull's nearest edge, and a wanted d0 = 30 % of the foot's radius:
     energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it
-    stands on or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10; 0 on the table.
+    stands on or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10;
+    0 on the table.
 
     Wrong when: the middle of the silhouette is far from the centre of mass; what it is put on is loose itself; contact is a point on a
     curved surface that in truth gives way. `TwinStabilityScorer` knows more and costs more.

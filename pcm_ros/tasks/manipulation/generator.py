@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, CrossEntropyState
-from pcm_ros.tasks.manipulation.grasps import gripper_penetration, nearest_turn, plan_grasps
+from pcm_ros.tasks.manipulation.grasps import RELEASE_ROOM, gripper_penetration, nearest_turn, plan_grasps
 from pcm_ros.tasks.manipulation.world_model import PlanningContext, WorldModel, world_model
 
 # Between the release and the rest: what is not pressed into its support cannot push it away.
@@ -161,7 +161,7 @@ class PickPlaceGenerator:
         place = placed_tool(world.centers[category][:, None], pick, motion[:, None])
         flat = place.reshape(-1, 4)
         fingers, palm = gripper_penetration(
-            world.heights, limits.gripper, category.repeat_interleave(choices), flat, pick.reshape(-1, 5)[:, 4], coarse=True
+            world.heights, limits.gripper, category.repeat_interleave(choices), flat, pick.reshape(-1, 5)[:, 4], RELEASE_ROOM, coarse=True
         )
         deep = torch.maximum(fingers, palm).double().reshape(count, choices)
         away = (place[..., :2] - torch.tensor(limits.base_position[:2], dtype=torch.float64)).norm(dim=-1)

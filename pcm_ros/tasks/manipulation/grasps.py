@@ -30,6 +30,8 @@ TIP_CLEARANCE = 0.008
 # Room between an open finger and the object, either side; the least is what depth noise and the hand's accuracy need.
 CLEARANCES = (0.009, 0.006)
 LEAST_CLEARANCE = 0.004
+# Fingers need this much room outwards to let go: those that cannot open take the object up again.
+RELEASE_ROOM = 0.006
 # Cells under a finger that may be higher than its tip: noise.
 STRAY_CELLS = 1
 SAMPLE_STEP = 0.004
