@@ -11,7 +11,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 GENERATED = ("msg", "srv", "action")
-NOT_SOURCES = ["pcm_ros.sim", "pcm_ros.sim.*", *(f"pcm_ros.{name}*" for name in GENERATED)]
+LINKED = ("sim", "benchmarks")  # top-level folders that are imported as parts of pcm_ros
+NOT_SOURCES = [f"pcm_ros.{name}*" for name in (*LINKED, *GENERATED)]
 
 
 def ros_prefix() -> Path:
@@ -40,10 +41,11 @@ class Build(build_py):
             shutil.copytree(site / name, target / name, ignore=shutil.ignore_patterns("*.c", "__pycache__"))
         for library in site.glob("*.so"):
             shutil.copy2(library, target)
-        if self.editable_mode:  # so that type checkers and import linters, which run no import hooks, see pcm_ros.sim too
-            link = ROOT / "pcm_ros" / "sim"
-            if not link.is_symlink():
-                link.symlink_to("../sim")
+        if self.editable_mode:  # so that type checkers and import linters, which run no import hooks, see pcm_ros.sim and pcm_ros.benchmarks too
+            for name in LINKED:
+                link = ROOT / "pcm_ros" / name
+                if not link.is_symlink():
+                    link.symlink_to(f"../{name}")
         self._add_data_files(stage)
 
     def _cmake(self) -> Path:
@@ -87,10 +89,10 @@ class BinaryDistribution(Distribution):
 setup(
     packages=[
         *find_packages(str(ROOT), include=["pcm_ros", "pcm_ros.*"], exclude=NOT_SOURCES),
-        "pcm_ros.sim",
-        *(f"pcm_ros.sim.{name}" for name in find_packages(str(ROOT / "sim"))),
+        *(f"pcm_ros.{name}" for name in LINKED),
+        *(f"pcm_ros.{name}.{part}" for name in LINKED for part in find_packages(str(ROOT / name))),
     ],
-    package_dir={"pcm_ros": "pcm_ros", "pcm_ros.sim": "sim"},
+    package_dir={"pcm_ros": "pcm_ros", **{f"pcm_ros.{name}": name for name in LINKED}},
     cmdclass={"build_py": Build},
     distclass=BinaryDistribution,
     data_files=[],

@@ -1,0 +1,87 @@
+"""`pcm bench NAME`: the command line of the runners. Heavy imports wait until a bench runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure: each claim is a command that writes one JSON and one HTML report.")
+
+Json = Annotated[Path | None, typer.Option("--json", help="Where the JSON goes; the report lies beside it (.html). Default: runs/NAME.json")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the records of an unfinished run instead of going on with them.")]
+
+
+def _finish(path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pcm_ros.evidence import Document, write_report
+
+    document = Document.load(path)
+    write_report(path, path.with_suffix(".html"))
+    table = Table("result", "value", "95 % interval", "n", title=document.name)
+    for name, estimate in document.results.items():
+        low, high = (f"{x:.4g}" if x is not None else "-" for x in (estimate.low, estimate.high))
+        table.add_row(name, f"{estimate.value:.4g}" if estimate.value is not None else "-", f"{low} .. {high}", str(estimate.n))
+    console = Console()
+    console.print(table)
+    console.print(f"written: {path}, {path.with_suffix('.html')}")
+
+
+def _fail(error: Exception) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2)
+
+
+@app.command(epilog="Example: pcm bench manipulation --suite relations-1 --episodes 50 --seed 1000 --json runs/relations-1.json")
+def manipulation(
+    suite: Annotated[str, typer.Option(help="A registered task: relations-1, relations-2, relations-3, demo")] = "relations-1",
+    episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
+    views: Annotated[int, typer.Option(min=1, max=5, help="Camera views that perceive and judge.")] = 5,
+    scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas: segmenter, pcm-clip-resnet")] = "segmenter,pcm-clip-resnet",
+    segmenter: Annotated[str, typer.Option(help="embedded, or noise (text-conditioned masks replaced by noise)")] = "embedded",
+    candidates: Annotated[int, typer.Option(min=1, max=100_000, help="Proposals per iteration.")] = 256,
+    iterations: Annotated[int, typer.Option(min=1, max=100, help="Consensus iterations at most.")] = 6,
+    aggregate: Annotated[str, typer.Option(help="sum, median or trimmed_mean")] = "sum",
+    normalise: Annotated[str, typer.Option(help="none, zscore or rank")] = "none",
+    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the episodes on.")] = None,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Episodes in the simulator: success from pixels alone, judged by physics truth."""
+    from pcm_ros.benchmarks.manipulation import bench
+
+    path = json or Path("runs/manipulation.json")
+    try:
+        bench(
+            suite, episodes, seed, path, views=views, grounders=tuple(scorers.split(",")), segmenter=segmenter, candidates=candidates,
+            iterations=iterations, aggregate=aggregate, normalise=normalise, clips=clips, jobs=jobs, ray_address=ray, fresh=fresh,
+        )
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)
+
+
+@app.command("world-model", epilog="Example: pcm bench world-model --candidates 256 --views 5")
+def world_model(
+    candidates: Annotated[int, typer.Option(min=1, max=100_000)] = 256,
+    views: Annotated[int, typer.Option(min=1, max=5)] = 5,
+    scenes: Annotated[int, typer.Option(min=1, max=1000)] = 3,
+    seed: Annotated[int, typer.Option(min=0)] = 1000,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """One consensus iteration on predicted views against simulating and rendering each candidate."""
+    from pcm_ros.benchmarks.world_model import bench
+
+    path = json or Path("runs/world-model.json")
+    try:
+        bench(path, candidates=candidates, views=views, scenes=scenes, seed=seed, fresh=fresh)
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)

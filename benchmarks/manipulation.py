@@ -1,0 +1,186 @@
+"""Simulated benchmark episodes: success from pixels alone, judged by physics truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pcm_ros.evidence import Document, Estimate, quantile, rate, run_bench
+from pcm_ros.evidence.document import Record
+from pcm_ros.sim.workcell import SimWorkcell
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_policy, embedded_segmenter
+from pcm_ros.tasks.manipulation.policy import Chosen, Executed, Finished, Observed, Planning
+from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
+from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, WorkcellLimits
+
+# The order in which views are given up when there shall be fewer.
+VIEW_ORDER = ("front", "left", "right", "back", "top")
+
+
+class FewerViews:
+    """A workcell that delivers some of another's views only."""
+
+    def __init__(self, workcell: SimWorkcell, names: Sequence[str]) -> None:
+        self._workcell, self._names = workcell, tuple(names)
+
+    @property
+    def limits(self) -> WorkcellLimits:
+        return self._workcell.limits
+
+    def observe(self) -> Observation:
+        observation = self._workcell.observe()
+        return replace(observation, views=tuple(view for view in observation.views if view.name in self._names))
+
+    def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
+        return self._workcell.execute(action, should_stop)
+
+
+class _Prepared:
+    """What a worker makes once: the simulator and the policy on it."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.workcell = SimWorkcell(config["suite"])
+        views = VIEW_ORDER[: config["views"]]
+        segmenter = None
+        if config["segmenter"] == "noise":
+            from pcm_ros.benchmarks.segmenter_noise import NoiseSegmenter
+
+            segmenter = NoiseSegmenter(embedded_segmenter())
+        settings = ManipulationConfig(
+            grounders=tuple(config["grounders"]),
+            proposals=config["candidates"],
+            iterations=config["iterations"],
+            aggregate=config["aggregate"],
+            normalise=config["normalise"],
+        )
+        self.policy = build_policy(FewerViews(self.workcell, views), views, settings, segmenter)
+        self.clips = Path(config["clips"]) if config["clips"] else None
+
+
+def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
+    """One episode of the given seed; the record of it."""
+    episode = prepared.workcell.reset(item)
+    recorder = EpisodeRecorder(prepared.clips / f"{item}.mp4", episode.instruction) if prepared.clips else None
+    plan_seconds: list[float] = []
+    perceived: list[int] = []
+    actions: list[list[float]] = []
+    iterations = 0
+    finished: Finished | None = None
+    started, begun = time.perf_counter(), time.perf_counter()
+    for event in prepared.policy.run(episode.instruction, seed=item):
+        if recorder is not None:
+            paused = time.perf_counter()
+            recorder.record(event)
+            started += time.perf_counter() - paused
+        if isinstance(event, Observed):
+            perceived.append(len(event.scene.objects))
+        elif isinstance(event, Planning):
+            iterations += 1
+        elif isinstance(event, Chosen):
+            plan_seconds.append(time.perf_counter() - started)
+            action = event.action
+            actions.append([*action.pick_position, action.pick_yaw, action.pick_width, *action.place_position, action.place_yaw])
+        elif isinstance(event, Executed):
+            started = time.perf_counter()
+        elif isinstance(event, Finished):
+            finished = event
+    if recorder is not None:
+        recorder.close()
+    assert finished is not None
+    verdict = prepared.workcell.judge_all()
+    return {
+        "instruction": episode.instruction,
+        "success": bool(verdict),
+        "reason": verdict.reason,
+        "outcome": finished.outcome.name,
+        "message": finished.message,
+        "actions": actions,
+        "action_count": finished.actions,
+        "iterations": iterations,
+        "objects": len(episode.placements),
+        "perceived": perceived,
+        "degraded": list(finished.degraded),
+        "plan_seconds": plan_seconds,
+        "wall_seconds": time.perf_counter() - begun,
+        **{f"note_{name}": value for name, value in episode.notes.items()},
+        **({"clip": str(recorder.path)} if recorder is not None else {}),
+    }
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
+    """success; what the robot itself said; planning seconds per step, perception included."""
+    results = {"success": rate([bool(record.get("success", False)) for record in records])}
+    good = [record for record in records if "error" not in record]
+    if good:
+        results["claimed_success"] = rate([record["outcome"] == "SUCCESS" for record in good])
+        for note in ("note_same_color", "note_same_kind"):
+            marked = [bool(record["success"]) for record in good if record.get(note)]
+            if marked:
+                results[f"success.{note.removeprefix('note_')}"] = rate(marked)
+        seconds = [second for record in good for second in record["plan_seconds"]]
+        if seconds:
+            results["plan_seconds.median"] = quantile(seconds, 0.5)
+            results["plan_seconds.p95"] = quantile(seconds, 0.95)
+    return results
+
+
+def headline(records: Sequence[Record]) -> str:
+    return f"{sum(bool(record.get('success')) for record in records)} of {len(records)} succeeded"
+
+
+def bench(
+    suite: str,
+    episodes: int,
+    seed: int,
+    json_path: Path,
+    *,
+    views: int = 5,
+    grounders: Sequence[str] = ManipulationConfig.grounders,
+    segmenter: str = "embedded",
+    candidates: int = ManipulationConfig.proposals,
+    iterations: int = ManipulationConfig.iterations,
+    aggregate: str = ManipulationConfig.aggregate,
+    normalise: str = ManipulationConfig.normalise,
+    clips: Path | None = None,
+    jobs: int = 1,
+    ray_address: str | None = None,
+    fresh: bool = False,
+) -> Document:
+    """Run `episodes` episodes of a suite with the seeds seed, seed + 1, ...
+
+    Raises:
+        ValueError: an argument out of its range; the message names it.
+    """
+    if not 1 <= views <= len(VIEW_ORDER):
+        raise ValueError(f"views is {views}; allowed: 1..{len(VIEW_ORDER)} ({', '.join(VIEW_ORDER)} in this order)")
+    if segmenter not in ("embedded", "noise"):
+        raise ValueError(f"segmenter is '{segmenter}'; allowed: embedded, noise")
+    config = {
+        "suite": suite,
+        "seed": seed,
+        "views": views,
+        "grounders": list(grounders),
+        "segmenter": segmenter,
+        "candidates": candidates,
+        "iterations": iterations,
+        "aggregate": aggregate,
+        "normalise": normalise,
+        "clips": str(clips) if clips else "",
+    }
+    items = {f"{suite}-{number}": number for number in range(seed, seed + episodes)}
+    return run_bench(
+        "manipulation",
+        config,
+        items,
+        run_episode,
+        summarise,
+        json_path,
+        prepare=_Prepared,
+        jobs=jobs,
+        ray_address=ray_address,
+        headline=headline,
+        fresh=fresh,
+    )
