@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +151,7 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
     last = Ensemble([twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout)
     if unknown := set(weights) - names - {twin.name}:
         raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | {twin.name})}")
-    strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std)
+    strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))   # x, y, yaw
     stop = Stop(max_iterations=config.iterations, agreement=config.agreement, min_iterations=min(3, config.iterations))
     return Consensus(generator, Cascade([(first, config.finalists), (last, None)]), strategy, stop)
 
