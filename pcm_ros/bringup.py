@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+RELATION_SCORER = "pcm_ros.tasks.manipulation.assembly:build_relation_scorer"
 Value = bool | int | float | str | list[str]
 
 

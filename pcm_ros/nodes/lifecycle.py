@@ -6,9 +6,11 @@ pool: images, parameters, transitions, diagnostics and cancellations are served 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import math
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
 _GRACE = 3.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,14 @@ class Parameter:
     """One parameter of a node.
 
     Attributes:
-        name, default, description: the type is that of the default; lists of strings are given as tuples.
+        name, default, description: the type is that of the default; lists are given as tuples.
         low / high: allowed range of numbers, both included.
         choices: allowed strings; empty: any.
         fixed: read at configuration only; a change afterwards is refused.
     """
 
     name: str
-    default: bool | int | float | str | tuple[str, ...]
+    default: bool | int | float | str | tuple[str, ...] | tuple[float, ...]
     description: str
     low: float | None = None
     high: float | None = None
@@ -191,9 +194,19 @@ class Node(LifecycleNode):
         self._diagnostics.publish(array)
 
 
+def _end_with_launcher() -> None:
+    """Ask Linux for a SIGTERM when the process that launched this one is killed and can end nothing any more."""
+    launcher = os.environ.get("PCM_LAUNCHER_PID", "")
+    if launcher and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(launcher):  # it was killed before the line above
+            sys.exit(2)
+
+
 def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     """Spin a node until SIGINT, SIGTERM or the end of the ROS context, then leave the process with code 0 (2: it could not start)."""
     code = 0
+    _end_with_launcher()
     rclpy.init(args=arguments)
     node: Node | None = None
     executor = MultiThreadedExecutor(num_threads=6)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from rclpy.service import Service
 from sensor_msgs.msg import Image
 
 from pcm_ros import msg, srv
+from pcm_ros.bringup import RELATION_SCORER
 from pcm_ros.consensus import Scorer
+from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, load_class, run
 from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View
@@ -30,8 +34,9 @@ class ScorerNode(Node):
     """A scorer behind a service. Any class with `energy(batch, context)` will do: name it in the parameter `scorer`."""
 
     PARAMETERS = (
-        Parameter("scorer", "pcm_ros.tasks.manipulation.assembly:relation_scorer", "the scorer, as 'module:Class' or 'module:function'"),
+        Parameter("scorer", RELATION_SCORER, "the scorer, as 'module:Class' or 'module:function'"),
         Parameter("view", "front", "the camera whose images are scored on"),
+        Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts of a relation scorer"),
         Parameter("options", "{}", "further arguments of the scorer, as a YAML mapping: '{preference: 0.5}'"),
         Parameter("weight", 1.0, "weight of its energies that it asks for", low=0.0, high=1000.0, fixed=False),
         Parameter("view_timeout", 2.0, "seconds to wait for the image that is asked for", low=0.0, high=60.0, fixed=False),
@@ -48,7 +53,7 @@ class ScorerNode(Node):
 
     def configure(self) -> None:
         self._view = self.value("view")
-        self._scorer = make_scorer(self.value("scorer"), self._view, self.value("options"))
+        self._scorer = make_scorer(self.value("scorer"), self._view, self.value("grounders"), self.value("options"))
         self._views = ViewBuffer(self, [self._view])
         self._annotated = self.create_publisher(Image, "~/annotated", qos_profile_sensor_data)
 
@@ -135,8 +140,8 @@ class ScorerNode(Node):
         return self._failure
 
 
-def make_scorer(path: str, view: str, options: str) -> Scorer:
-    """The scorer that "module:Class" names, made with the view (if it takes one) and the options.
+def make_scorer(path: str, view: str, grounders: Sequence[str], options: str) -> Scorer:
+    """The scorer that "module:Class" names, made with `view` and `config` (if it takes them) and the options.
 
     Raises:
         ConfigurationError: no such class, wrong options, or something that is no scorer.
@@ -148,11 +153,14 @@ def make_scorer(path: str, view: str, options: str) -> Scorer:
         raise ConfigurationError(f"parameter 'options' is not YAML: {error}") from error
     if not isinstance(arguments, dict):
         raise ConfigurationError(f"parameter 'options' is {options!r}; it must be a YAML mapping such as '{{preference: 0.5}}'")
-    if "view" in inspect.signature(maker).parameters:
-        arguments.setdefault("view", view)
+    accepted = inspect.signature(maker).parameters
+    given = {"view": view, "config": ManipulationConfig(grounders=tuple(grounders))}
+    arguments = {**{name: value for name, value in given.items() if name in accepted}, **arguments}
     try:
         scorer = maker(**arguments)
-    except TypeError as error:
+    except ModelUnavailable as error:
+        raise ConfigurationError(str(error)) from error
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"parameter 'scorer' = '{path}' cannot be made with options {arguments}: {error}") from error
     if not isinstance(scorer, Scorer):
         raise ConfigurationError(

@@ -1,0 +1,328 @@
+"""The planner's process: the same ManipulationPolicy as `pcm run`, with perception, generator, scorers and cell in other processes.
+
+Action `~/manipulate`; topic `~/markers` out. Everything else it uses is named in the parameters `cameras`, `scorers`, `generator`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from visualization_msgs.msg import MarkerArray
+
+from pcm_ros import msg
+from pcm_ros.action import Manipulate
+from pcm_ros.nodes import conversions, displays
+from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
+from pcm_ros.nodes.remote import RemoteError, RemoteGenerator, RemotePerception, RemoteScorer, RosWorkcell, SceneMessages, Stopped
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consensus
+from pcm_ros.tasks.manipulation.generator import NothingToGrasp
+from pcm_ros.tasks.manipulation.policy import (
+    Checked,
+    Chosen,
+    Event,
+    Executed,
+    Finished,
+    ManipulationPolicy,
+    Observed,
+    Outcome,
+    Planning,
+    action_of,
+)
+from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
+
+_DEFAULTS = ManipulationConfig()
+CONFIG_PARAMETERS = (
+    Parameter("proposals", _DEFAULTS.proposals, "candidate actions in each iteration", low=1, high=100_000),
+    Parameter("iterations", _DEFAULTS.iterations, "iterations of the consensus at most", low=1, high=1000),
+    Parameter("agreement", _DEFAULTS.agreement, "agreement of the scorers at which the iterations end early", low=0.01, high=1.0),
+    Parameter(
+        "elite_fraction", _DEFAULTS.elite_fraction, "share of the proposals that the cross-entropy method refits to", low=0.001, high=1.0
+    ),
+    Parameter("smoothing", _DEFAULTS.smoothing, "share of the old distribution that stays in a refit", low=0.0, high=0.99),
+    Parameter("minimum_std", _DEFAULTS.minimum_std, "least standard deviation of x, y (metres) and yaw (radians) of the proposals"),
+    Parameter(
+        "normalise", _DEFAULTS.normalise, "how energies of different scorers are brought together", choices=("none", "zscore", "rank")
+    ),
+    Parameter("aggregate", _DEFAULTS.aggregate, "how they are added up", choices=("sum", "median", "trimmed_mean")),
+    Parameter("quorum", _DEFAULTS.quorum, "share of the scorers that must answer", low=0.01, high=1.0),
+    Parameter("timeout", _DEFAULTS.timeout, "seconds that a scorer may take", low=0.1, high=600.0),
+    Parameter("finalists", _DEFAULTS.finalists, "proposals that the physics twin sees in each iteration", low=1, high=10_000),
+    Parameter("weights", (), "weights of scorers, 'name=weight' each; 1 where nothing is said"),
+    Parameter("extra_scorers", (), "scorers in this process, 'module:Class' each"),
+    Parameter("attempts", _DEFAULTS.attempts, "actions spent on one relation before giving up", low=1, high=20),
+    Parameter("holds", _DEFAULTS.holds, "probability from which a relation counts as true", low=0.01, high=0.99),
+    Parameter("present", _DEFAULTS.present, "log-odds below which an object counts as not there", low=-30.0, high=30.0),
+)
+
+
+class ConsensusNode(Node):
+    """Action server of the manipulation system; one goal at a time."""
+
+    PARAMETERS = (
+        Parameter("cameras", ("front", "left", "right", "top", "back"), "cameras that should deliver views"),
+        Parameter("scorers", ("scorer_front",), "names of the scorer nodes"),
+        Parameter("scorer_names", ("relation:front",), "what each scorer is called in reports and in 'weights'; same length as 'scorers'"),
+        Parameter("scorer_views", ("front",), "the camera that each scorer looks through; same length as 'scorers'"),
+        Parameter("judges", ("scorer_front",), "which of the scorer nodes also say whether a relation holds"),
+        Parameter("generator", "generator", "name of the generator node"),
+        Parameter(
+            "view_timeout", 5.0, "seconds to wait for new images; cameras that did not deliver by then are left out", low=0.1, high=600.0
+        ),
+        Parameter("view_age", 3.0, "seconds; a first look takes no older images", low=0.1, high=3600.0),
+        Parameter("motion_timeout", 300.0, "seconds that one pick and place may take", low=1.0, high=3600.0),
+        Parameter("startup_timeout", 20.0, "seconds that the first goal waits for the other nodes", low=0.0, high=600.0),
+        Parameter("output", "", "folder for the videos; empty: none are made"),
+        *CONFIG_PARAMETERS,
+    )
+
+    def __init__(self) -> None:
+        super().__init__("consensus")
+        self._goal: ServerGoalHandle | None = None
+        self._one_at_a_time = threading.Lock()
+        self._ended = threading.Event()
+        self._met: set[str] = set()
+        self._last = "none yet"
+        self._parts: list[Any] = []
+
+    def configure(self) -> None:
+        config = config_from({parameter.name: self.value(parameter.name) for parameter in CONFIG_PARAMETERS})
+        nodes, names, views = self.value("scorers"), self.value("scorer_names"), self.value("scorer_views")
+        if not nodes or not len(nodes) == len(names) == len(views):
+            raise ConfigurationError(
+                f"parameters 'scorers', 'scorer_names', 'scorer_views' have {len(nodes)}, {len(names)}, {len(views)} entries; "
+                "the same number, at least one, is needed"
+            )
+        self._ended.clear()
+        group, scenes, answer = self.free_group, SceneMessages(), 0.95 * config.timeout
+        self._workcell = RosWorkcell(
+            self,
+            self.value("cameras"),
+            self.value("view_timeout"),
+            self.value("view_age"),
+            self.value("motion_timeout"),
+            group,
+            self._should_stop,
+        )
+        perception = RemotePerception(self, self.value("generator"), self._workcell, answer, group, self._should_stop)
+        generator = RemoteGenerator(self, self.value("generator"), config.proposals, answer, scenes, group, self._should_stop)
+        self._scorers = {
+            node: RemoteScorer(self, node, name, view, answer, scenes, group, self._should_stop)
+            for node, name, view in zip(nodes, names, views, strict=True)
+        }
+        judges = [self._scorers[node] for node in self.value("judges") if node in self._scorers]
+        try:
+            consensus = build_consensus(config, generator, list(self._scorers.values()))
+            self._policy = ManipulationPolicy(self._workcell, perception, consensus, judges, config.policy)
+        except ValueError as error:
+            raise ConfigurationError(f"parameters: {error}") from error
+        self._consensus = consensus
+        self._parts = [self._workcell, perception, generator, *self._scorers.values()]
+        self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
+        self._server = ActionServer(
+            self,
+            Manipulate,
+            "~/manipulate",
+            self._manipulate,
+            goal_callback=self._consider,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=self.free_group,
+        )
+
+    def deactivate(self) -> None:
+        self._ended.set()
+
+    def activate(self) -> None:
+        self._ended.clear()
+
+    def cleanup(self) -> None:
+        self.deactivate()
+        if not self._parts:
+            return
+        with self._one_at_a_time:  # a running goal ends first
+            self._server.destroy()
+            self._consensus.ensemble.close()
+            for part in self._parts:
+                part.close()
+            self.destroy_publisher(self._markers)
+            self._parts = []
+
+    def report(self) -> dict[str, str]:
+        goal = self._goal
+        running = goal.request.instruction if goal is not None else ""
+        details = {"running": running, "last result": self._last}
+        absent = sorted(node for node, scorer in self._scorers.items() if not scorer.ready)
+        if self.active and absent:
+            details["warning"] = f"scorers not there or not active: {', '.join(absent)}"
+        elif reasons := self._workcell.reasons:
+            details["warning"] = "; ".join(f"camera '{camera}': {reason}" for camera, reason in reasons.items())
+        return details
+
+    def _should_stop(self) -> bool:
+        goal = self._goal
+        return self.stopping.is_set() or self._ended.is_set() or (goal is not None and goal.is_cancel_requested)
+
+    def _consider(self, _: Manipulate.Goal) -> GoalResponse:
+        if not self.active:
+            self.get_logger().warning(f"goal rejected: {INACTIVE}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _manipulate(self, goal: ServerGoalHandle) -> Manipulate.Result:
+        if not self._one_at_a_time.acquire(blocking=False):
+            running = self._goal.request.instruction if self._goal is not None else ""
+            goal.abort()
+            text = f"another goal is running ('{running}'): cancel it, or wait for its end"
+            return Manipulate.Result(error_code=int(Outcome.BUSY), error_msg=text)
+        self._goal = goal
+        try:
+            outcome, message, result = self._carry_out(goal)
+        finally:
+            self._goal = None
+            self._one_at_a_time.release()
+        result.error_code, result.error_msg = int(outcome), "" if outcome == Outcome.SUCCESS else message
+        self._last = f"{outcome.name}: {message}"
+        self.get_logger().info(f"'{goal.request.instruction[:100]}': {self._last}")
+        if outcome == Outcome.SUCCESS:
+            goal.succeed()
+        elif outcome == Outcome.CANCELED and goal.is_cancel_requested:
+            goal.canceled()
+        elif self.context.ok():
+            goal.abort()
+        return result
+
+    def _carry_out(self, goal: ServerGoalHandle) -> tuple[Outcome, str, Manipulate.Result]:
+        result = Manipulate.Result()
+        finished = Finished(Outcome.ERROR, "the run ended without a result", 0, ())
+        recorder = self._recorder(goal.request.instruction)
+        try:
+            self._wait_for_others()
+            for event in self._policy.run(goal.request.instruction, int(goal.request.seed), self._should_stop):
+                if isinstance(event, Finished):
+                    finished = event
+                if isinstance(event, Executed):
+                    result.actions = [*result.actions, conversions.pick_place_message(event.action)]
+                self._tell(goal, event)
+                if recorder is not None:
+                    recorder.record(event)
+        except NothingToGrasp as error:
+            finished = Finished(Outcome.IMPOSSIBLE, str(error), len(result.actions), ())
+        except Stopped as error:
+            finished = Finished(Outcome.CANCELED, str(error), len(result.actions), ())
+        except RemoteError as error:
+            finished = Finished(Outcome.ERROR, str(error), len(result.actions), ())
+        except Exception as error:  # a defect must end as a result that says so, not as a goal without an answer
+            self.get_logger().error(f"{type(error).__name__}: {error}")
+            finished = Finished(Outcome.ERROR, f"{type(error).__name__}: {error}", len(result.actions), ())
+        finally:
+            if recorder is not None:
+                recorder.close()
+                result.video = str(recorder.path) if recorder.path.exists() else ""
+        outcome, message = finished.outcome, finished.message
+        if outcome != Outcome.SUCCESS and self._should_stop():
+            # What was waited for when the stop came ends with errors of its own.
+            outcome, message = Outcome.CANCELED, "canceled" if goal.is_cancel_requested else "the node was deactivated or shut down"
+        return outcome, message, result
+
+    def _recorder(self, instruction: str) -> EpisodeRecorder | None:
+        if not self.value("output"):
+            return None
+        name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
+        return EpisodeRecorder(Path(self.value("output")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200])
+
+    def _wait_for_others(self) -> None:
+        """Give scorers that were never met the time to start; those that were met and are gone are left out at once."""
+        deadline = time.monotonic() + self.value("startup_timeout")
+        while not self._should_stop():
+            self._met |= {node for node, scorer in self._scorers.items() if scorer.ready}
+            if len(self._met) == len(self._scorers) or time.monotonic() > deadline:
+                self._met = set(self._scorers)
+                return
+            time.sleep(0.05)
+
+    def _tell(self, goal: ServerGoalHandle, event: Event) -> None:
+        state = state_message(event)
+        if state is not None and self.context.ok():
+            state.header = conversions.header(self.get_clock().now().nanoseconds)
+            goal.publish_feedback(Manipulate.Feedback(state=state))
+        if isinstance(event, Observed):
+            self._markers.publish(displays.scene_markers(event.scene))
+        elif isinstance(event, Planning):
+            self._markers.publish(displays.scene_markers(event.context.scene, event.iteration.batch, event.iteration.table.total))
+
+
+def config_from(values: dict[str, Any]) -> ManipulationConfig:
+    """A configuration from ROS parameters, or from their section of a parameter file; what is not there keeps its default.
+
+    Raises:
+        ConfigurationError: an unknown name, a wrong type, or a weight that is no number.
+    """
+    known = {field.name: field for field in dataclasses.fields(ManipulationConfig)}
+    settings: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigurationError(f"parameter '{name}' is not one of {', '.join(known)}")
+        if name == "weights":
+            settings[name] = tuple(_weight(text) for text in value)
+        else:
+            settings[name] = tuple(value) if isinstance(getattr(_DEFAULTS, name), tuple) else value
+    try:
+        return ManipulationConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"parameters: {error}") from error
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, sign, number = text.rpartition("=")
+    try:
+        if not sign:
+            raise ValueError("no '='")
+        return name, float(number)
+    except ValueError as error:
+        raise ConfigurationError(f"parameter 'weights' has the entry '{text}'; it must read 'scorer name=number'") from error
+
+
+def state_message(event: Event) -> msg.ConsensusState | None:
+    """An event of the policy as feedback; None for the last one, which is the result."""
+    state = msg.ConsensusState()
+    if isinstance(event, Observed):
+        state.phase = state.OBSERVED
+        labels = ", ".join(thing.label for thing in event.scene.objects) or "nothing"
+        missing = "".join(f"; camera '{name}' is missing" for name in event.observation.missing)
+        state.message = f"{len(event.observation.views)} views show {labels}{missing}"
+    elif isinstance(event, Checked):
+        state.phase, state.relation = state.CHECKED, str(event.relation)
+        state.dropped, state.dropped_reasons = list(event.dropped), list(event.dropped.values())
+        state.message = f"{event.relation}: {'holds' if event.holds else 'does not hold'} (p = {event.probability:.2f})"
+    elif isinstance(event, Planning):
+        iteration = event.iteration
+        state.phase, state.relation, state.iteration = state.PLANNING, str(event.relation), iteration.index
+        state.best, state.energy = conversions.pick_place_message(action_of(iteration.leader)), iteration.leader_energy
+        state.scorers, state.energies = list(iteration.leader_energies), list(iteration.leader_energies.values())
+        state.agreement, state.seconds = iteration.agreement, iteration.seconds["total"]
+        state.dropped, state.dropped_reasons = list(iteration.dropped), list(iteration.dropped.values())
+        state.message = f"stopped by {iteration.stopped}" if iteration.stopped else ""
+    elif isinstance(event, Chosen):
+        state.phase, state.relation, state.best = state.CHOSEN, str(event.relation), conversions.pick_place_message(event.action)
+        label = event.context.scene.objects[event.category].label
+        state.message = f"move the {label} by {event.motion[0] * 100:+.1f} cm x, {event.motion[1] * 100:+.1f} cm y"
+    elif isinstance(event, Executed):
+        state.phase, state.best = state.EXECUTED, conversions.pick_place_message(event.action)
+        state.message = f"{event.result.code.name} {event.result.message}".strip()
+    else:
+        return None
+    return state
+
+
+def main() -> None:
+    run(ConsensusNode)
+
+
+if __name__ == "__main__":
+    main()

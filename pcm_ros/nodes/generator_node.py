@@ -1,0 +1,160 @@
+"""Perception and the generator of proposals in one process.
+
+Topics `workcell/views/<camera>` in; services `~/perceive` and `~/propose`, which exist while the node is active; topic `~/markers` out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from typing import Any
+
+import torch
+from rclpy.service import Service
+from visualization_msgs.msg import MarkerArray
+
+from pcm_ros import msg, srv
+from pcm_ros.nodes import conversions, displays
+from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
+from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.tasks.manipulation.context import Context
+from pcm_ros.tasks.manipulation.generator import GeneratorConfig, NothingToGrasp, PickPlaceGenerator
+from pcm_ros.tasks.manipulation.scene import Scene
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation
+
+KEPT_SCENES = 4
+
+
+class GeneratorNode(Node):
+    """Finds objects in the newest views, and draws candidate actions."""
+
+    PARAMETERS = (
+        Parameter("cameras", ("front", "left", "right", "top", "back"), "cameras whose views it keeps"),
+        Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts that name the objects for people"),
+        Parameter("view_timeout", 2.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("generator")
+        self._views: ViewBuffer | None = None
+        self._services: list[Service] = []
+        self._perceptions: dict[Any, Any] = {}
+        self._scenes: deque[tuple[msg.Scene, Scene, Observation]] = deque(maxlen=KEPT_SCENES)
+        self._failure = ""
+
+    def configure(self) -> None:
+        from pcm_ros.models.loading import ModelUnavailable
+        from pcm_ros.tasks.manipulation import assembly
+
+        try:
+            self._config = assembly.ManipulationConfig(grounders=tuple(self.value("grounders")))
+            self._vision = assembly.build_vision()
+            self._grounder = assembly.build_grounder(self._config.grounders, self._vision)
+        except (ModelUnavailable, ValueError) as error:
+            raise ConfigurationError(str(error)) from error
+        self._build_perception = assembly.build_perception
+        self._generator_config = assembly.build_generator(self._config).config
+        self._views = ViewBuffer(self, self.value("cameras"))
+        self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
+
+    def activate(self) -> None:
+        self._services = [
+            self.create_service(srv.PerceiveScene, "~/perceive", self._perceive, callback_group=self.work_group),
+            self.create_service(srv.Propose, "~/propose", self._propose, callback_group=self.work_group),
+        ]
+
+    def deactivate(self) -> None:
+        for service in self._services:
+            self.destroy_service(service)
+        self._services = []
+
+    def cleanup(self) -> None:
+        self.deactivate()
+        if self._views is not None:
+            self._views.close()
+            self.destroy_publisher(self._markers)
+        self._views = None
+        self._perceptions.clear()
+        self._scenes.clear()
+
+    def report(self) -> dict[str, str]:
+        details = {"scenes perceived and kept": str(len(self._scenes))}
+        if self._failure:
+            details["warning"] = f"last call failed: {self._failure}"
+        return details
+
+    def _perceive(self, request: srv.PerceiveScene.Request, response: srv.PerceiveScene.Response) -> srv.PerceiveScene.Response:
+        assert self._views is not None
+        try:
+            if not request.views or len(request.views) != len(request.stamps):
+                raise conversions.InvalidMessage(
+                    f"views and stamps have {len(request.views)}, {len(request.stamps)} entries; the same number, at least one, is needed"
+                )
+            if unknown := set(request.views) - set(self._views.cameras):
+                raise conversions.InvalidMessage(
+                    f"views {sorted(unknown)} are not kept here; parameter 'cameras' is {list(self._views.cameras)}"
+                )
+            limits = conversions.limits_from_message(request.limits)
+            if limits not in self._perceptions:
+                self._perceptions[limits] = self._build_perception(limits, self._config, self._vision, self._grounder)
+            timeout = self.value("view_timeout")
+            views = tuple(
+                self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self.stopping.is_set)
+                for name, stamp in zip(request.views, request.stamps, strict=True)
+            )
+            observation = Observation(views)
+            scene = self._perceptions[limits].perceive(observation)
+            response.scene = conversions.scene_message(scene)
+            self._scenes.append((response.scene, scene, observation))
+            self._markers.publish(displays.scene_markers(scene))
+            self._failure = ""
+        except InvalidObservation as error:
+            response.error_code, response.error_msg = srv.PerceiveScene.Response.OBSERVATION, self._failed(error)
+        except Exception as error:  # whatever a model raises must reach the one who asked
+            response.error_code, response.error_msg = srv.PerceiveScene.Response.ERROR, self._failed(error)
+        return response
+
+    def _propose(self, request: srv.Propose.Request, response: srv.Propose.Response) -> srv.Propose.Response:
+        try:
+            if request.count < 1:
+                raise conversions.InvalidMessage(f"count is {request.count}; it must be >= 1")
+            scene, observation = self._known(request.scene)
+            relation, held = conversions.relation_from_message(request.relation), conversions.relations_from_messages(request.held)
+            generator = PickPlaceGenerator(self._counted(request.count))
+            rng = torch.Generator().manual_seed(request.seed)
+            with torch.no_grad():
+                batch = generator.propose(Context(relation, held, scene, observation), conversions.read_state(request), rng)
+            response.proposals = conversions.proposals_message(batch, request.scene)
+            self._failure = ""
+        except NothingToGrasp as error:
+            response.error_code, response.error_msg = srv.Propose.Response.NOTHING_TO_GRASP, str(error)
+        except Exception as error:  # as above
+            response.error_code, response.error_msg = srv.Propose.Response.ERROR, self._failed(error)
+        return response
+
+    def _counted(self, count: int) -> GeneratorConfig:
+        return dataclasses.replace(self._generator_config, count=count)
+
+    def _known(self, message: msg.Scene) -> tuple[Scene, Observation]:
+        """Scene and images of a scene that was perceived here; what is kept for them (heights, grasps) is found again."""
+        for kept, scene, observation in reversed(self._scenes):
+            if kept == message:
+                return scene, observation
+        raise conversions.InvalidMessage(
+            f"the scene stamped {conversions.nanoseconds_of(message.header.stamp) / 1e9:.3f} s is none of the last {KEPT_SCENES} that "
+            "~/perceive gave; ask it first, and pass its scene on unchanged"
+        )
+
+    def _failed(self, error: Exception) -> str:
+        known = isinstance(error, (InvalidObservation, conversions.InvalidMessage))
+        self._failure = str(error) if known else f"{type(error).__name__}: {error}"
+        self.get_logger().error(self._failure)
+        return self._failure
+
+
+def main() -> None:
+    run(GeneratorNode)
+
+
+if __name__ == "__main__":
+    main()
