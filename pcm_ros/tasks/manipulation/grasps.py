@@ -332,7 +332,7 @@ def _suction_grasps(world: WorldModel, number: int) -> tuple[Array, Array]:
 def _diverse(pick: Array, quality: Array) -> tuple[Array, Array]:
     """The best few that are unlike each other: greedy, each next one by quality times distance from those that were taken."""
     feature = np.concatenate(
-        [pick[:, :3] / [0.03, 0.03, 0.03], 0.8 * np.stack([np.cos(2 * pick[:, 3]), np.sin(2 * pick[:, 3])], axis=1)], axis=1
+        [pick[:, :3] / [0.03, 0.03, 0.015], 0.8 * np.stack([np.cos(2 * pick[:, 3]), np.sin(2 * pick[:, 3])], axis=1)], axis=1
     )
     taken: list[int] = []
     fresh = np.ones(len(pick))

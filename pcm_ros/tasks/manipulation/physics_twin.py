@@ -19,6 +19,9 @@ COLUMN_CELLS = 2
 LAYER = 0.003
 GAP = 0.002
 MASS = 0.2
+# Steps that every drop is given; what topples moves by then.
+SETTLING = 24
+SOLVER_ITERATIONS = 25
 FRICTION = 0.6
 _CORNERS = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=np.float64)
 _FACES = [
@@ -95,12 +98,13 @@ class PhysicsTwin:
         """Let object `number` go at each motion (K, 4) in turn, the others standing still as they are.
 
         Returns:
-            slip (K,) metres and tilt (K,) radians from the predicted pose after `steps` steps.
+            slip (K,) metres and tilt (K,) radians from the predicted pose after at most `steps` steps; less once it is at rest.
         """
         client = self._client
         pybullet.resetSimulation(physicsClientId=client)
         self._shapes.clear()
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
+        pybullet.setPhysicsEngineParameter(numSolverIterations=SOLVER_ITERATIONS, physicsClientId=client)
         table = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=[2.0, 2.0, 0.05], physicsClientId=client)
         height = self._world.scene.table_height
         bodies = [pybullet.createMultiBody(0, table, basePosition=[0, 0, height - 0.05], physicsClientId=client)]
@@ -119,13 +123,19 @@ class PhysicsTwin:
             turn = [0.0, 0.0, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))]
             pybullet.resetBasePositionAndOrientation(moved, target.tolist(), turn, physicsClientId=client)
             pybullet.resetBaseVelocity(moved, [0, 0, 0], [0, 0, 0], physicsClientId=client)
-            for _ in range(steps):
+            for step in range(steps):
                 pybullet.stepSimulation(physicsClientId=client)
+                if step >= SETTLING and step % 8 == 0 and self._at_rest(moved):
+                    break
             position, orientation = pybullet.getBasePositionAndOrientation(moved, physicsClientId=client)
             slip[row] = float(np.linalg.norm(np.asarray(position) - target + np.array([0, 0, GAP])))
             x, y, _, _ = orientation
             tilt[row] = float(np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)))
         return slip, tilt
+
+    def _at_rest(self, body: int) -> bool:
+        linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self._client)
+        return bool(np.linalg.norm(linear) < 0.004 and np.linalg.norm(angular) < 0.04)
 
     def _body(self, number: int, mass: float) -> int:
         centers, halves = columns(self._world, number)
