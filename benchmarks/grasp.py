@@ -92,7 +92,7 @@ def lift_and_place(cell: SimWorkcell, seed: int, noise: float) -> tuple[bool, st
 
 
 def whole_episode(cell: SimWorkcell, seed: int, noise: float) -> tuple[bool, str]:
-    """Carry out an episode's relations in order, knowing everything; the judge decides. At most three tries for each; `noise` plays no part."""
+    """Carry out an episode's relations in order, knowing everything; the judge decides. At most three tries each; no noise."""
     rng = np.random.default_rng([seed, 99])
     episode = cell.reset(seed)
     for number, relation in enumerate(episode.relations):

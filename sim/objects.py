@@ -332,7 +332,8 @@ def _spawn_duck(client: int, spec: ObjectSpec, colour: list[float]) -> int:
     path = str(data_path() / "duck_vhacd.obj")
     visual = pybullet.createVisualShape(pybullet.GEOM_MESH, fileName=path, meshScale=scale, rgbaColor=colour, physicsClientId=client)
     collision = pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=path, meshScale=scale, physicsClientId=client)
-    return pybullet.createMultiBody(MASSES["duck"], collision, visual, physicsClientId=client)
+    centre = [scale[0] * middle for middle in (-0.14, 0.7, 0.035)]   # of mass: on the duck's axis, a little below its middle; y is up
+    return pybullet.createMultiBody(MASSES["duck"], collision, visual, baseInertialFramePosition=centre, physicsClientId=client)
 
 
 def _spawn_toy(client: int, spec: ObjectSpec, colour: list[float]) -> int:

@@ -333,7 +333,7 @@ class Panda:
 
     def _follow(self, path: Trajectory, should_stop: Callable[[], bool], watch: str = "") -> None:
         """Run along a path; raises _Stopped on request and _Blocked (only if `watch` says where) when the tool lags behind."""
-        for joints in self._drive(path, should_stop):
+        for joints in self._drive(path, should_stop, poll=5 if watch else _POLL_STEPS):
             if watch:
                 lag = float(np.linalg.norm(forward(joints)[0] - self.tool_position))
                 if lag > self._config.obstructed:
