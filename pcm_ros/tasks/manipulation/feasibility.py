@@ -66,20 +66,21 @@ class ReachScorer:
 class WorkspaceScorer:
     """The moved object stays within the workspace, with its whole silhouette and its height.
 
-    Energy: 0 with `margin` to spare on all sides, rising to 4 where the outermost point meets the border, +inf further out than `slack`
-    (noise of the points). Range 0..4, +inf. Wrong when: the object's seen side is smaller than the object.
+    Energy: 0 with `margin` to spare on all sides, rising to 1 where the outermost point meets the border, to 4 where it reaches over by
+    `slack`, +inf beyond. Range 0..4, +inf. Wrong when: the object's seen side is smaller than the object.
 
     Args:
-        margin, slack: metres.
+        margin: metres. slack: metres that the rim of an object may reach over the border if nothing else will do, e.g. a bowl on top of a
+            can that stands near it.
     """
 
     name = "workspace"
     cost = 2e-6
     differentiable = False
 
-    def __init__(self, margin: float = 0.015, slack: float = 0.004) -> None:
-        if not (margin > 0 and slack >= 0):
-            raise ValueError(f"workspace.margin is {margin} and slack {slack}; allowed: margin > 0, slack >= 0 metres")
+    def __init__(self, margin: float = 0.015, slack: float = 0.03) -> None:
+        if not (margin > 0 and slack > 0):
+            raise ValueError(f"workspace.margin is {margin} and slack {slack}; allowed: metres > 0")
         self.margin, self.slack = margin, slack
 
     def energy(self, batch: Batch, context: PlanningContext) -> Tensor:
@@ -90,7 +91,8 @@ class WorkspaceScorer:
         room = torch.minimum((xy - low).amin(dim=(1, 2)), (high - xy).amin(dim=(1, 2))).double()
         top = world.tops[batch.category] + batch.extras["motion"][:, 2]
         room = torch.minimum(room, limits.workspace_max[2] - top)
-        return torch.where(room < -self.slack, torch.inf, 4 * (1 - room / self.margin).clamp(0, 1))
+        doubt = (1 - room / self.margin).clamp(0, 1) + 3 * (-room / self.slack).clamp(0, 1)
+        return torch.where(room < -self.slack, torch.inf, doubt)
 
 
 class GraspScorer:

@@ -144,7 +144,8 @@ class PickPlaceGenerator:
 
     def _into_workspace(self, world: WorldModel, category: Tensor, parameters: Tensor) -> Tensor:
         low, high = (torch.tensor(corner[:2], dtype=torch.float64) for corner in _corners(world))
-        room = torch.minimum(world.radii[category][:, None], (high - low) / 2 - 1e-6)
+        # A little over the border is left to the workspace scorer to weigh.
+        room = torch.minimum((world.radii[category][:, None] - 0.025).clamp(min=0.0), (high - low) / 2 - 1e-6)
         xy = torch.minimum(torch.maximum(parameters[:, :2], low + room), high - room)
         yaw = torch.remainder(parameters[:, 2:3] + math.pi, 2 * math.pi) - math.pi
         return torch.cat([xy, yaw], dim=1)

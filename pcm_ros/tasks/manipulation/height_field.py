@@ -74,11 +74,12 @@ class HeightField:
     cell: float
     table_height: float
 
-    def index(self, xy: Tensor) -> tuple[Tensor, Tensor]:
-        """Grid indices (...) of world x, y (..., 2), clamped to the grid (its border is table)."""
-        i = ((xy[..., 0] - float(self.origin[0])) / self.cell + 0.5).long().clamp(0, self.rest.shape[1] - 1)
-        j = ((xy[..., 1] - float(self.origin[1])) / self.cell + 0.5).long().clamp(0, self.rest.shape[2] - 1)
-        return i, j
+    def index(self, xy: Tensor) -> Tensor:
+        """Row-major number (...) int64 of the cells at world x, y (..., 2), clamped to the grid (its border is table)."""
+        _, rows, columns = self.rest.shape
+        scaled = xy * (1 / self.cell) + torch.tensor([0.5 - value / self.cell for value in self.origin.tolist()], dtype=xy.dtype)
+        i, j = scaled[..., 0].clamp(0, rows - 1).int(), scaled[..., 1].clamp(0, columns - 1).int()
+        return (i * columns + j).long()
 
     def rest_at(self, without: Tensor, xy: Tensor) -> Tensor:
         """Height (N, S) of everything but object without[n] at world positions xy (N, S, 2); -1 leaves nothing out."""
@@ -89,10 +90,7 @@ class HeightField:
         return self._sample(self.own, which, xy)
 
     def _sample(self, field: Tensor, which: Tensor, xy: Tensor) -> Tensor:
-        i, j = self.index(xy)
-        _, rows, columns = field.shape
-        flat = (which[:, None] * rows + i) * columns + j
-        return field.reshape(-1)[flat]
+        return field.reshape(-1)[self.index(xy) + (which * field[0].numel())[:, None]]
 
 
 def build_height_field(scene: Scene, cell: float = CELL) -> HeightField:

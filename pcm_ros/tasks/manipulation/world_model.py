@@ -434,7 +434,7 @@ class WorldModel:
         reaches = reach[category][:, None]
         # What is outside of the image or behind the camera goes to the border, where nothing is visible: no bounds to check below.
         outside = -BORDER / 2
-        u = torch.where(z > 0.01, u, outside).clamp(outside, width + BORDER / 2)
+        u = u.masked_fill(z <= 0.01, outside).clamp(outside, width + BORDER / 2)
         v = v.clamp(outside, height + BORDER / 2)
         column, row = u.floor(), v.floor()
         across, down = u - column, v - row
@@ -450,7 +450,7 @@ class WorldModel:
         for du, dv in steps:
             step = dv * padded_width + du
             shown = covers[du] & below[dv] & (z < behind[lookup + step])
-            drawn.scatter_(0, torch.where(shown, target + step, nowhere).view(-1), 1)
+            drawn.scatter_(0, (target + step).masked_fill_(~shown, nowhere).view(-1), 1)
             seen |= shown
         moved = drawn[:-1].view(torch.bool).view(count, height + 2 * BORDER, padded_width)[:, BORDER:-BORDER, BORDER:-BORDER].contiguous()
         filled = torch.from_numpy(np.flatnonzero(moved.numpy()))

@@ -46,7 +46,7 @@ def test_shapes_types_and_bounds(situation: Situation) -> None:
     assert {name: tuple(value.shape) for name, value in batch.extras.items()} == {"pick": (256, 5), "place": (256, 4), "motion": (256, 4)}
     assert all(value.dtype == torch.float64 and torch.isfinite(value).all() for value in batch.extras.values())
     low, high = torch.tensor(LIMITS.workspace_min[:2]), torch.tensor(LIMITS.workspace_max[:2])
-    assert (batch.parameters[:, :2] > low).all() and (batch.parameters[:, :2] < high).all()
+    assert (batch.parameters[:, :2] >= low).all() and (batch.parameters[:, :2] <= high).all()
     assert (batch.parameters[:, 2].abs() <= math.pi).all()
     assert (batch.extras["pick"][:, 3].abs() <= math.pi).all() and (batch.extras["place"][:, 3].abs() <= math.pi + 1e-9).all()
 
