@@ -63,8 +63,8 @@ class ManipulationConfig:
     normalise: Normalise = "none"
     aggregate: Aggregate = "sum"
     quorum: float = 0.6
-    timeout: float = 20.0
-    finalists: int = 12
+    timeout: float = 60.0
+    finalists: int = 8
     weights: tuple[tuple[str, float], ...] = ()
     extra_scorers: tuple[str, ...] = ()
     attempts: int = 4
