@@ -406,7 +406,7 @@ class WorldModel:
         the cells to be tried, as steps from the cell at the lower left of a point."""
         distance = np.maximum(((self.centers.numpy() - view.position) @ view.rotation)[:, 2], 0.05)
         apart = self._cloud[1] * view.intrinsics[0, 0] / distance / stride
-        reach = np.clip(0.65 * apart, 0.5, BORDER / 2)
+        reach = np.clip(0.5 * apart, 0.5, BORDER / 2)
         more = int(np.ceil(float(reach.max(initial=0.5)) - 1.0 - 1e-9))
         cells = range(-max(more, 0), 2 + max(more, 0))
         return torch.from_numpy(reach.astype(np.float32)), [(du, dv) for du in cells for dv in cells]
