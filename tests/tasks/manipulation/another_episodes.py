@@ -39,7 +39,11 @@ def truth_of_another(world: AnotherWorld) -> Truth:
             found[bodies == thing.body] = index
         return found
 
-    return Truth(labels, lambda number, phrase: set(phrase.split()) <= set(world.things[number].name.split()))
+    return Truth(
+        labels,
+        lambda number, phrase: set(phrase.split()) <= set(world.things[number].name.split()),
+        lambda: np.array([np.mean(world.box(thing.name), axis=0) for thing in world.things]),
+    )
 
 
 def episodes(world: AnotherWorld, policy: ManipulationPolicy, seeds: Sequence[int]) -> Iterator[Result]:
