@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pybullet
 
-from pcm_ros.sim.benchmark_tasks import FreeTask, achievable_spots
+from pcm_ros.sim.benchmark_tasks import FreeTask, achievable, achievable_spots
 from pcm_ros.sim.objects import WALL
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import PANDA_LIMITS, Body, Placement, WorldConfig, arrange, cameras
@@ -99,13 +99,16 @@ def whole_episode(cell: SimWorkcell, seed: int, noise: float) -> tuple[bool, str
         for _ in range(3):
             if cell.judge(relation):
                 break
-            result = cell.execute(oracle_action(cell, relation, episode.relations[:number], rng))
+            action = oracle_action(cell, relation, episode.relations[:number], rng)
+            if action is None:
+                return False, f"{episode.instruction}: no room left for {relation}"
+            result = cell.execute(action)
     verdict = cell.judge_all()
     return verdict.holds, "" if verdict else f"{episode.instruction}: {result.code.name} {result.message} {verdict.reason}"
 
 
-def oracle_action(cell: SimWorkcell, relation: Relation, earlier: Sequence[Relation], rng: np.random.Generator) -> PickPlace:
-    """An action from truth that should make the relation hold."""
+def oracle_action(cell: SimWorkcell, relation: Relation, earlier: Sequence[Relation], rng: np.random.Generator) -> PickPlace | None:
+    """An action from truth that should make the relation hold; None where there is no room left."""
     bodies = {body.spec.phrase: body for body in cell.world.bodies()}
     subject, reference = bodies[relation.subject], bodies[relation.references[0]]
     others = [body for body in bodies.values() if body is not subject]
@@ -116,8 +119,30 @@ def oracle_action(cell: SimWorkcell, relation: Relation, earlier: Sequence[Relat
     placements = [Placement(body.spec, (float(body.position[0]), float(body.position[1]))) for body in bodies.values()]
     spots = achievable_spots(placements, relation, earlier, cell.limits)
     if not spots:
-        raise RuntimeError(f"no room for {relation}")
-    return move(subject, others, np.array(spots[int(rng.integers(len(spots)))]), 0.0, float(cell.world.table_height - subject.low[2]), rng)
+        return None
+    return move(
+        subject,
+        others,
+        np.array(_spot_that_leaves_room(cell, spots, placements, relation, rng)),
+        0.0,
+        float(cell.world.table_height - subject.low[2]),
+        rng,
+    )
+
+
+def _spot_that_leaves_room(
+    cell: SimWorkcell, spots: list[tuple[float, float]], placements: list[Placement], relation: Relation, rng: np.random.Generator
+) -> tuple[float, float]:
+    """A random one of the spots after which the episode's later relations can still be reached; any if there is none."""
+    relations = cell.episode.relations
+    number = relations.index(relation)
+    subject = next(i for i, placement in enumerate(placements) if placement.spec.phrase == relation.subject)
+    order = [spots[i] for i in rng.permutation(len(spots))]
+    for spot in order[:20]:
+        after = [*placements[:subject], replace(placements[subject], xy=spot), *placements[subject + 1 :]]
+        if achievable(after, relations[number + 1 :], cell.limits):
+            return spot
+    return order[0]
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
