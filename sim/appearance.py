@@ -44,7 +44,7 @@ class Shade:
 
 def lab(rgb: Rgb) -> npt.NDArray[np.float32]:
     """CIE L*a*b* (3,) of an sRGB colour."""
-    return cv2.cvtColor(np.float32([[rgb]]), cv2.COLOR_RGB2LAB)[0, 0]
+    return cv2.cvtColor(np.array([[rgb]], dtype=np.float32), cv2.COLOR_RGB2LAB)[0, 0]
 
 
 def nearest_color(rgb: Rgb) -> tuple[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,14 +166,15 @@ class _Collision:
         """A square bar between two points of the x-z plane."""
         along = (end - start) / np.linalg.norm(end - start)
         side = np.cross(along, [0.0, 1.0, 0.0])
-        self.pieces.append(np.array([p + half * (i * side + np.array([0.0, j, 0.0])) for p in (start, end) for i in (-1, 1) for j in (-1.0, 1.0)]))
+        corners = [i * side + np.array([0.0, j, 0.0]) for i in (-1.0, 1.0) for j in (-1.0, 1.0)]
+        self.pieces.append(np.array([end_point + half * corner for end_point in (start, end) for corner in corners]))
 
     def wall(self, profile: npt.ArrayLike) -> None:
         """A ring of wedges along each piece of the outer profile [(radius, z), ...]; the wall grows inwards by WALL."""
         points = np.asarray(profile, dtype=np.float64)
         turn = np.linspace(0, 2 * np.pi, _WALL_PIECES + 1)
         ring = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        for (r0, z0), (r1, z1) in zip(points[:-1], points[1:], strict=True):
+        for (r0, z0), (r1, z1) in pairwise(points):
             length = float(np.hypot(r1 - r0, z1 - z0))
             inward = np.array([-(z1 - z0), r1 - r0]) / length * WALL   # in the plane of radius and z
             corners = [(r0, z0), (r1, z1), (r0 + inward[0], z0 + inward[1]), (r1 + inward[0], z1 + inward[1])]

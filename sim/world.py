@@ -10,8 +10,9 @@ import pybullet
 
 from pcm_ros.sim.appearance import Light, load_texture, sample_light, texture_image
 from pcm_ros.sim.cameras import CameraSpec
+from pcm_ros.sim.motion import PANDA_GRIPPER, MotionConfig
 from pcm_ros.sim.objects import ObjectSpec, spawn
-from pcm_ros.sim.robot import PANDA_GRIPPER, TIME_STEP, MotionConfig, Panda
+from pcm_ros.sim.robot import TIME_STEP, Panda
 from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 
 PANDA_LIMITS = WorkcellLimits(
