@@ -149,10 +149,13 @@ def manipulation(values: Mapping[str, str]) -> System:
         nodes.append(NodeSpec("sim_node", "sim", {"task": values["task"], "seed": _integer("scene", values["scene"])}))
     nodes.append(NodeSpec("generator_node", "generator", {"cameras": views}))
     nodes += [NodeSpec("scorer_node", name, essential=False) for name in chosen]
+    judges = [name for name in chosen if scorers[name]["scorer"] == RELATION_SCORER]
     consensus: dict[str, Value] = {
         "cameras": views,
         "scorers": list(chosen),
+        "scorer_names": [f"relation:{chosen[name]}" if name in judges else name for name in chosen],
         "scorer_views": list(chosen.values()),
+        "judges": judges,
         "output": _absolute(values["output"]),
     }
     nodes.append(NodeSpec("consensus_node", "consensus", consensus))

@@ -7,6 +7,7 @@ with ManipulationClient() as client:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
@@ -115,8 +116,8 @@ class ManipulationClient:
         self._thread.start()
 
     def _spin(self) -> None:
-        while self._context.ok():
-            self._executor.spin_once(timeout_sec=0.5)
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
 
     def ready(self) -> bool:
         """Whether the consensus node's action can be reached now."""

@@ -5,7 +5,6 @@ Action `~/manipulate`; topic `~/markers` out. Everything else it uses is named i
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import threading
 import time
@@ -16,16 +15,15 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from visualization_msgs.msg import MarkerArray
 
-from pcm_ros import msg
 from pcm_ros.action import Manipulate
+from pcm_ros.configuration import manipulation_config
 from pcm_ros.nodes import conversions, displays
+from pcm_ros.nodes.feedback import state_message
 from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
 from pcm_ros.nodes.remote import RemoteError, RemoteGenerator, RemotePerception, RemoteScorer, RosWorkcell, SceneMessages, Stopped
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consensus
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.policy import (
-    Checked,
-    Chosen,
     Event,
     Executed,
     Finished,
@@ -33,7 +31,6 @@ from pcm_ros.tasks.manipulation.policy import (
     Observed,
     Outcome,
     Planning,
-    action_of,
 )
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
 
@@ -61,6 +58,8 @@ CONFIG_PARAMETERS = (
     Parameter("present", _DEFAULTS.present, "log-odds below which an object counts as not there", low=-30.0, high=30.0),
 )
 
+Remote = RemoteScorer | RemoteGenerator | RemotePerception
+
 
 class ConsensusNode(Node):
     """Action server of the manipulation system; one goal at a time."""
@@ -87,12 +86,16 @@ class ConsensusNode(Node):
         self._goal: ServerGoalHandle | None = None
         self._one_at_a_time = threading.Lock()
         self._ended = threading.Event()
-        self._met: set[str] = set()
+        self._met: set[Remote] = set()
+        self._others: set[Remote] = set()
         self._last = "none yet"
         self._parts: list[Any] = []
 
     def configure(self) -> None:
-        config = config_from({parameter.name: self.value(parameter.name) for parameter in CONFIG_PARAMETERS})
+        try:
+            config = manipulation_config({parameter.name: self.value(parameter.name) for parameter in CONFIG_PARAMETERS})
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
         nodes, names, views = self.value("scorers"), self.value("scorer_names"), self.value("scorer_views")
         if not nodes or not len(nodes) == len(names) == len(views):
             raise ConfigurationError(
@@ -123,6 +126,7 @@ class ConsensusNode(Node):
         except ValueError as error:
             raise ConfigurationError(f"parameters: {error}") from error
         self._consensus = consensus
+        self._others = {perception, generator, *self._scorers.values()}
         self._parts = [self._workcell, perception, generator, *self._scorers.values()]
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
         self._server = ActionServer(
@@ -237,12 +241,12 @@ class ConsensusNode(Node):
         return EpisodeRecorder(Path(self.value("output")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200])
 
     def _wait_for_others(self) -> None:
-        """Give scorers that were never met the time to start; those that were met and are gone are left out at once."""
+        """Give nodes that were never met the time to start; those that were met and are gone are told of at once."""
         deadline = time.monotonic() + self.value("startup_timeout")
         while not self._should_stop():
-            self._met |= {node for node, scorer in self._scorers.items() if scorer.ready}
-            if len(self._met) == len(self._scorers) or time.monotonic() > deadline:
-                self._met = set(self._scorers)
+            self._met |= {part for part in self._others if part.ready}
+            if self._met == self._others or time.monotonic() > deadline:
+                self._met = self._others
                 return
             time.sleep(0.05)
 
@@ -255,69 +259,6 @@ class ConsensusNode(Node):
             self._markers.publish(displays.scene_markers(event.scene))
         elif isinstance(event, Planning):
             self._markers.publish(displays.scene_markers(event.context.scene, event.iteration.batch, event.iteration.table.total))
-
-
-def config_from(values: dict[str, Any]) -> ManipulationConfig:
-    """A configuration from ROS parameters, or from their section of a parameter file; what is not there keeps its default.
-
-    Raises:
-        ConfigurationError: an unknown name, a wrong type, or a weight that is no number.
-    """
-    known = {field.name: field for field in dataclasses.fields(ManipulationConfig)}
-    settings: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigurationError(f"parameter '{name}' is not one of {', '.join(known)}")
-        if name == "weights":
-            settings[name] = tuple(_weight(text) for text in value)
-        else:
-            settings[name] = tuple(value) if isinstance(getattr(_DEFAULTS, name), tuple) else value
-    try:
-        return ManipulationConfig(**settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"parameters: {error}") from error
-
-
-def _weight(text: str) -> tuple[str, float]:
-    name, sign, number = text.rpartition("=")
-    try:
-        if not sign:
-            raise ValueError("no '='")
-        return name, float(number)
-    except ValueError as error:
-        raise ConfigurationError(f"parameter 'weights' has the entry '{text}'; it must read 'scorer name=number'") from error
-
-
-def state_message(event: Event) -> msg.ConsensusState | None:
-    """An event of the policy as feedback; None for the last one, which is the result."""
-    state = msg.ConsensusState()
-    if isinstance(event, Observed):
-        state.phase = state.OBSERVED
-        labels = ", ".join(thing.label for thing in event.scene.objects) or "nothing"
-        missing = "".join(f"; camera '{name}' is missing" for name in event.observation.missing)
-        state.message = f"{len(event.observation.views)} views show {labels}{missing}"
-    elif isinstance(event, Checked):
-        state.phase, state.relation = state.CHECKED, str(event.relation)
-        state.dropped, state.dropped_reasons = list(event.dropped), list(event.dropped.values())
-        state.message = f"{event.relation}: {'holds' if event.holds else 'does not hold'} (p = {event.probability:.2f})"
-    elif isinstance(event, Planning):
-        iteration = event.iteration
-        state.phase, state.relation, state.iteration = state.PLANNING, str(event.relation), iteration.index
-        state.best, state.energy = conversions.pick_place_message(action_of(iteration.leader)), iteration.leader_energy
-        state.scorers, state.energies = list(iteration.leader_energies), list(iteration.leader_energies.values())
-        state.agreement, state.seconds = iteration.agreement, iteration.seconds["total"]
-        state.dropped, state.dropped_reasons = list(iteration.dropped), list(iteration.dropped.values())
-        state.message = f"stopped by {iteration.stopped}" if iteration.stopped else ""
-    elif isinstance(event, Chosen):
-        state.phase, state.relation, state.best = state.CHOSEN, str(event.relation), conversions.pick_place_message(event.action)
-        label = event.context.scene.objects[event.category].label
-        state.message = f"move the {label} by {event.motion[0] * 100:+.1f} cm x, {event.motion[1] * 100:+.1f} cm y"
-    elif isinstance(event, Executed):
-        state.phase, state.best = state.EXECUTED, conversions.pick_place_message(event.action)
-        state.message = f"{event.result.code.name} {event.result.message}".strip()
-    else:
-        return None
-    return state
 
 
 def main() -> None:

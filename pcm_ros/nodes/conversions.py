@@ -291,6 +291,12 @@ def pick_place_from_message(message: msg.PickPlace) -> PickPlace:
         raise InvalidMessage(str(error)) from error
 
 
+def numbers_of(action: PickPlace) -> list[float]:
+    """The nine numbers of an action: pick x, y, z, yaw, width, place x, y, z, yaw."""
+    pick, place = action.pick_position, action.place_position
+    return [*map(float, pick), float(action.pick_yaw), float(action.pick_width), *map(float, place), float(action.place_yaw)]
+
+
 def proposals_message(batch: Batch, scene: msg.Scene) -> msg.Proposals:
     """A manipulation batch; `scene` is passed as the message it was or will be sent as, since making it is the dear part."""
     return msg.Proposals(

@@ -37,7 +37,7 @@ class GeneratorNode(Node):
     def __init__(self) -> None:
         super().__init__("generator")
         self._views: ViewBuffer | None = None
-        self._services: list[Service] = []
+        self._offered: list[Service] = []
         self._perceptions: dict[Any, Any] = {}
         self._scenes: deque[tuple[msg.Scene, Scene, Observation]] = deque(maxlen=KEPT_SCENES)
         self._failure = ""
@@ -58,15 +58,15 @@ class GeneratorNode(Node):
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
 
     def activate(self) -> None:
-        self._services = [
+        self._offered = [
             self.create_service(srv.PerceiveScene, "~/perceive", self._perceive, callback_group=self.work_group),
             self.create_service(srv.Propose, "~/propose", self._propose, callback_group=self.work_group),
         ]
 
     def deactivate(self) -> None:
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
-        self._services = []
+        self._offered = []
 
     def cleanup(self) -> None:
         self.deactivate()

@@ -17,7 +17,6 @@ from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from torch import Tensor
@@ -26,7 +25,7 @@ from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, ViewBuffer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.relation_scorer import Assessment
@@ -212,6 +211,11 @@ class RemoteGenerator:
             raise RemoteError(response.error_msg)
         return conversions.batch_from_message(response.proposals)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the node can be reached and is active now."""
+        return self._service.ready
+
     def close(self) -> None:
         self._service.close()
 
@@ -238,6 +242,11 @@ class RemotePerception:
         if response.error_msg:
             raise RemoteError(response.error_msg)
         return conversions.scene_from_message(response.scene)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node can be reached and is active now."""
+        return self._service.ready
 
     def close(self) -> None:
         self._service.close()
@@ -272,11 +281,11 @@ class RosWorkcell:
         self._limits_known = threading.Event()
         self._joints = JointState()
         self._not_before_ns = 0
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._subscriptions = (
-            node.create_subscription(msg.WorkcellLimits, "workcell/limits", self._receive_limits, latched, callback_group=group),
+            node.create_subscription(msg.WorkcellLimits, "workcell/limits", self._receive_limits, LATCHED, callback_group=group),
             node.create_subscription(JointState, "joint_states", self._receive_joints, 10, callback_group=group),
         )
+        self._taken = node.create_publisher(msg.ObservationTaken, OBSERVATION_TOPIC, LATCHED)
         self._client = ActionClient(node, ExecutePickPlace, "workcell/execute", callback_group=group)
 
     def _receive_limits(self, message: msg.WorkcellLimits) -> None:
@@ -317,6 +326,8 @@ class RosWorkcell:
             if self._should_stop():
                 raise Stopped("stopped while waiting for images")
             raise InvalidObservation("no camera delivered a usable view: " + "; ".join(self.reasons.values()))
+        stamps = [conversions.time_message(view.stamp_ns) for view in views]
+        self._taken.publish(msg.ObservationTaken(header=conversions.header(not_before), views=[view.name for view in views], stamps=stamps))
         joints = self._joints
         return Observation(views, tuple(joints.name), np.array(joints.position, dtype=np.float64), tuple(self.reasons))
 
@@ -350,4 +361,5 @@ class RosWorkcell:
         self.views.close()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._taken)
         self._client.destroy()

@@ -47,7 +47,7 @@ class ScorerNode(Node):
         super().__init__("scorer")
         self._scorer: Scorer | None = None
         self._views: ViewBuffer | None = None
-        self._services: list[Service] = []
+        self._offered: list[Service] = []
         self._known: tuple[msg.Scene, View, Context] | None = None
         self._calls, self._failure = 0, ""
 
@@ -58,14 +58,14 @@ class ScorerNode(Node):
         self._annotated = self.create_publisher(Image, "~/annotated", qos_profile_sensor_data)
 
     def activate(self) -> None:
-        self._services = [self.create_service(srv.ScoreProposals, "~/score", self._score, callback_group=self.work_group)]
+        self._offered = [self.create_service(srv.ScoreProposals, "~/score", self._score, callback_group=self.work_group)]
         if hasattr(self._scorer, "assess"):
-            self._services.append(self.create_service(srv.AssessRelation, "~/assess", self._assess, callback_group=self.work_group))
+            self._offered.append(self.create_service(srv.AssessRelation, "~/assess", self._assess, callback_group=self.work_group))
 
     def deactivate(self) -> None:
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
-        self._services = []
+        self._offered = []
 
     def cleanup(self) -> None:
         self.deactivate()
@@ -84,7 +84,7 @@ class ScorerNode(Node):
             details["warning"] = f"no image of camera '{self._view}' for {age:.0f} s"
         return details
 
-    def _context(self, scene: msg.Scene, relation: Relation, held: tuple[Relation, ...], stamp_ns: int) -> Context:
+    def _planning_context(self, scene: msg.Scene, relation: Relation, held: tuple[Relation, ...], stamp_ns: int) -> Context:
         """The same Scene and Observation for the same scene and image: what scorers keep for them is found again."""
         assert self._views is not None
         view = self._views.at(self._view, stamp_ns, self.value("view_timeout"), self.stopping.is_set)
@@ -102,7 +102,7 @@ class ScorerNode(Node):
             batch = conversions.batch_from_message(request.proposals)
             relation = conversions.relation_from_message(request.relation)
             held = conversions.relations_from_messages(request.held)
-            context = self._context(request.proposals.scene, relation, held, conversions.nanoseconds_of(request.stamp))
+            context = self._planning_context(request.proposals.scene, relation, held, conversions.nanoseconds_of(request.stamp))
             with torch.no_grad():
                 energies = self._scorer.energy(batch, context).detach().to(torch.float64)
             score.energies = conversions.flat(energies)
@@ -123,7 +123,7 @@ class ScorerNode(Node):
         response.scorer = scorer.name
         try:
             relation = conversions.relation_from_message(request.relation)
-            context = self._context(request.scene, relation, (), conversions.nanoseconds_of(request.stamp))
+            context = self._planning_context(request.scene, relation, (), conversions.nanoseconds_of(request.stamp))
             assessment = scorer.assess(context)
             response.logits = conversions.flat(assessment.logits.to(torch.float64))
             response.margins = conversions.flat(assessment.margins.to(torch.float64))

@@ -15,17 +15,15 @@ import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 
 from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
-from pcm_ros.nodes.views import view_topic
+from pcm_ros.nodes.views import LATCHED, view_topic
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, Observation
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class SimNode(Node):

@@ -1,22 +1,29 @@
-"""Camera views as they arrive: kept by stamp, decoded when somebody asks."""
+"""Camera views as they arrive: kept by stamp, decoded when somebody asks.
+
+The newest few of each camera are kept, and those that the planner named in `ObservationTaken` until it has named others: planning on
+them takes longer than cameras take to send the next ones.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node as RosNode
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 
 from pcm_ros import msg
 from pcm_ros.nodes.conversions import nanoseconds_of, view_from_message
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, View
 
-KEPT = 6
+KEPT = 16
+KEPT_OBSERVATIONS = 3
+OBSERVATION_TOPIC = "observation"
+LATCHED = QoSProfile(depth=KEPT_OBSERVATIONS, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def view_topic(camera: str) -> str:
@@ -35,6 +42,7 @@ class ViewBuffer:
         self._node = node
         self._changed = threading.Condition()
         self._messages: dict[str, OrderedDict[int, msg.View]] = {camera: OrderedDict() for camera in cameras}
+        self._named: deque[frozenset[tuple[str, int]]] = deque(maxlen=KEPT_OBSERVATIONS)
         self._decoded: dict[tuple[str, int], View | InvalidObservation] = {}
         group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Subscription] = [
@@ -47,6 +55,9 @@ class ViewBuffer:
             )
             for camera in cameras
         ]
+        self._subscriptions.append(
+            node.create_subscription(msg.ObservationTaken, OBSERVATION_TOPIC, self._name, LATCHED, callback_group=group)
+        )
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -56,9 +67,22 @@ class ViewBuffer:
         with self._changed:
             kept = self._messages[camera]
             kept[nanoseconds_of(message.header.stamp)] = message
-            while len(kept) > KEPT:
-                self._decoded.pop((camera, kept.popitem(last=False)[0]), None)
+            self._drop_old(camera)
             self._changed.notify_all()
+
+    def _name(self, message: msg.ObservationTaken) -> None:
+        with self._changed:
+            stamps = (nanoseconds_of(stamp) for stamp in message.stamps)
+            self._named.append(frozenset(zip(message.views, stamps, strict=False)))
+            for camera in self._messages:
+                self._drop_old(camera)
+
+    def _drop_old(self, camera: str) -> None:
+        kept = self._messages[camera]
+        named = {stamp for observation in self._named for name, stamp in observation if name == camera}
+        for stamp in [stamp for stamp in kept if stamp not in named][:-KEPT]:
+            del kept[stamp]
+            self._decoded.pop((camera, stamp), None)
 
     def newest_stamp(self, camera: str) -> int:
         """Nanoseconds; 0: nothing has arrived yet."""

@@ -1,0 +1,117 @@
+"""What `pcm launch` and `pcm run` show on the terminal, and the course of a launch."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pcm_ros.bringup import System
+
+INTERRUPTED = 130
+
+
+def state_line(state: Any) -> str:
+    """A ConsensusState as one line of rich markup."""
+    if state.phase != state.PLANNING:
+        return f"[bold cyan]{state.phase:9}[/] {_plain(state.message)}"
+    pick, place = state.best.pick_position, state.best.place_position
+    energies = "  ".join(f"{_plain(name)} {energy:.2f}" for name, energy in sorted(zip(state.scorers, state.energies, strict=True)))
+    line = (
+        f"[bold]iteration {state.iteration}[/]  energy {state.energy:.2f}  agreement {state.agreement:.2f}  {state.seconds:.2f} s\n"
+        f"          best: pick ({pick.x:.3f}, {pick.y:.3f}, {pick.z:.3f}) place ({place.x:.3f}, {place.y:.3f}, {place.z:.3f}) m"
+        f" turn {math.degrees(state.best.place_yaw - state.best.pick_yaw):+.0f} deg\n          [dim]{energies}[/]"
+    )
+    for name, reason in zip(state.dropped, state.dropped_reasons, strict=True):
+        line += f"\n          [yellow]left out: {_plain(name)}: {_plain(reason)}[/]"
+    return line
+
+
+def result_line(success: bool, code: str, message: str) -> str:
+    """How a manipulation ended, as rich markup."""
+    return "[bold green]success[/]: the scorers see that the goal holds" if success else f"[bold red]{code}[/]: {_plain(message)}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, in place of their usual effect."""
+    asked = threading.Event()
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def launch(system: System, verbose: bool, console: Console) -> int:
+    """Start a system, send its instruction if it has one, show what happens, end everything.
+
+    Returns:
+        0: the goal was reached (without instruction: ended by Ctrl-C). 1: it was not, or a node failed. 130: interrupted. 2: no start.
+    """
+    logs = Path("runs") / "log" / time.strftime("%Y%m%d-%H%M%S")
+
+    def show(name: str, line: str) -> None:
+        if verbose or any(mark in line for mark in ("[WARN]", "[ERROR]", "[FATAL]", "cannot start")):
+            console.print(f"[dim]\\[{name}] {_plain(line)}[/]", highlight=False, soft_wrap=True)
+
+    from pcm_ros.client import ManipulationClient, NotAvailable
+    from pcm_ros.processes import BringupError, RunningSystem
+
+    with stop_on_signals() as asked:
+        running = RunningSystem(system, logs, show)
+        try:
+            with running:
+                console.print(f"{len(running.nodes)} processes: {', '.join(running.nodes)}; logs in {logs}", highlight=False)
+                with ManipulationClient() as client:
+                    start = time.monotonic()
+                    running.activate(client, should_stop=asked.is_set)
+                    console.print(f"all active after {time.monotonic() - start:.1f} s")
+                    code = _carry_out(system, running, client, asked, console)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except (BringupError, NotAvailable) as error:
+            console.print(f"[bold red]failed[/]: {_plain(str(error))}")
+            code = 1
+        for name, exit_code in running.ended().items():
+            if exit_code != 0:
+                console.print(f"[yellow]node '{name}' ended with exit code {exit_code}; its log is {running.nodes[name].log}[/]")
+        if asked.is_set():
+            console.print("interrupted: all processes ended")
+    return code
+
+
+def _carry_out(system: System, running: Any, client: Any, asked: threading.Event, console: Console) -> int:
+    if not system.instruction:
+        console.print('waiting for goals: pcm send "put the red mug to the left of the blue bowl"; Ctrl-C ends')
+        while not asked.wait(0.2):
+            running.check()
+        return 0
+    console.print(f'goal: "{_plain(system.instruction)}"', highlight=False)
+    goal = client.start(system.instruction, system.seed, lambda state: console.print(state_line(state), highlight=False, soft_wrap=True))
+    while not goal.done():
+        if asked.is_set():
+            goal.cancel()
+            try:
+                goal.result(10.0)
+            except (TimeoutError, RuntimeError):
+                console.print("[yellow]the goal did not end in time after its cancellation[/]")
+            return INTERRUPTED
+        running.check()
+        time.sleep(0.05)
+    outcome = goal.result(5.0)
+    console.print(result_line(outcome.success, outcome.error, outcome.message), highlight=False)
+    console.print(f"{len(outcome.actions)} action(s) carried out; video: {outcome.video or 'none'}", highlight=False, soft_wrap=True)
+    return 0 if outcome.success else 1
