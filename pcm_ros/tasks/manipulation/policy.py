@@ -11,6 +11,7 @@ import torch
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
 from pcm_ros.tasks.manipulation.context import Context
+from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Relation
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.relation_scorer import Assessment, probability_of
@@ -188,6 +189,8 @@ class ManipulationPolicy:
             yield run.finished(Outcome.OBSERVATION, str(error))
         except QuorumError as error:
             yield run.finished(Outcome.QUORUM, str(error))
+        except NothingToGrasp as error:
+            yield run.finished(Outcome.IMPOSSIBLE, str(error))
 
 
 class _Run:
