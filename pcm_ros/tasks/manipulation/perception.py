@@ -31,7 +31,8 @@ class PerceptionConfig:
     Attributes:
         voxel: edge of a fusion voxel. clearance: points lower than this above the table are the table.
         neighbour: voxels nearer than this touch. vote_scale / embedding_scale: differences of voted centre and of embedding (1 - cosine)
-            that count as one unit; parts further apart than `split` units (average linkage) may be different objects, and are if the gap between them is `separation` times as large as their spread.
+            that count as one unit; parts further apart than `split` units (average linkage) may be different objects, and are if the gap
+            between them is `separation` times their spread or their embeddings differ by `unlike` units.
         least_voxels: smaller regions are noise. least_objectness: regions below are background.
         most_objects / most_points: bounds on work.
     """
@@ -39,10 +40,11 @@ class PerceptionConfig:
     voxel: float = 0.005
     clearance: float = 0.006
     neighbour: float = 0.0095
-    vote_scale: float = 0.15
-    embedding_scale: float = 0.5
+    vote_scale: float = 0.03
+    embedding_scale: float = 0.35
     split: float = 1.0
     separation: float = 3.5
+    unlike: float = 1.15
     least_voxels: int = 14
     least_objectness: float = 0.35
     most_objects: int = 16
@@ -171,7 +173,7 @@ class Perception:
         large = [c for c in range(1, len(sizes)) if sizes[c] >= max(4, 0.06 * len(sample))]
         if len(large) <= 1:
             return [members]
-        parts = _separate([features[sample][clusters == c] for c in large], config.separation)
+        parts = _separate([features[sample][clusters == c] for c in large], config.separation, config.unlike)
         if len(parts) == 1:
             return [members]
         centers = np.stack([part.mean(axis=0) for part in parts])
@@ -223,24 +225,27 @@ def table_height(observation: Observation, limits: WorkcellLimits) -> float:
     return float(np.median(z[np.abs(z - peak) < 0.006]))
 
 
-def _separate(parts: list[npt.NDArray[np.float32]], separation: float) -> list[npt.NDArray[np.float32]]:
-    """Join parts (P, F) that are pieces of one cluster rather than clusters: votes that fall short of the centre of a large object are
-    spread evenly, and cutting an even spread in two gives pieces 1.7 times as far apart as the sum of their standard deviations.
+def _separate(parts: list[npt.NDArray[np.float32]], separation: float, unlike: float) -> list[npt.NDArray[np.float32]]:
+    """Join parts (P, 3 + D) = (voted centres, embeddings; units of one) that are pieces of one object rather than objects.
+
+    Votes that fall short of the middle of a large object are spread evenly, and cutting an even spread in two gives pieces 1.7 times as far
+    apart as the sum of their standard deviations: only a gap in between makes two objects, or looks that differ.
 
     Args:
-        separation: least distance of two parts' means in sums of their standard deviations along the line between them.
+        separation: distance of two parts' means, in sums of their standard deviations along the line between them, that is a gap.
+        unlike: distance of mean embeddings from which parts are different objects in any case.
     """
     parts = list(parts)
     while len(parts) > 1:
-        nearest, pair = np.inf, (0, 1)
+        nearest, pair = separation, (0, 0)
         for i in range(len(parts)):
             for j in range(i + 1, len(parts)):
                 way = parts[i].mean(axis=0) - parts[j].mean(axis=0)
-                distance = float(np.linalg.norm(way))
-                spread = sum(float((part @ way).std()) for part in (parts[i], parts[j])) / max(distance, 1e-6)
-                if distance / max(spread, 1e-6) < nearest:
-                    nearest, pair = distance / max(spread, 1e-6), (i, j)
-        if nearest >= separation:
+                spread = float((parts[i] @ way).std() + (parts[j] @ way).std())
+                gap = float(way @ way) / max(spread, 1e-9)
+                if gap < nearest and float(np.linalg.norm(way[3:])) < unlike:
+                    nearest, pair = gap, (i, j)
+        if pair == (0, 0):
             break
         joined = np.concatenate([parts[pair[0]], parts[pair[1]]])
         parts = [part for number, part in enumerate(parts) if number not in pair] + [joined]
