@@ -238,7 +238,7 @@ class AnotherWorld:
     def pose(self) -> np.ndarray:
         """(4,) world x, y, z of the tool point and its yaw."""
         joints = np.array([p.getJointState(self.robot, joint, physicsClientId=self.client)[0] for joint in range(4)])
-        return joints + [*TABLE, 0]
+        return np.add(joints, (*TABLE, 0))
 
     def fingers(self, each: float) -> None:
         """Open or close; each finger's distance from the middle, metres."""

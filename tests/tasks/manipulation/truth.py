@@ -117,9 +117,10 @@ class TruthGrounder:
 
 
 def truth_policy(
-    workcell: Workcell, truth: Truth, views: Sequence[str], config: ManipulationConfig = ManipulationConfig()
+    workcell: Workcell, truth: Truth, views: Sequence[str], config: ManipulationConfig | None = None
 ) -> ManipulationPolicy:
     """The policy of `assembly.build_policy` with the truth in the place of the models."""
+    config = config or ManipulationConfig()
     watched = Watched(workcell)
     vision, grounder = Vision(TruthSegmenter(truth, watched)), TruthGrounder(truth)
     scorers = [RelationScorer(view, grounder) for view in views]
