@@ -83,6 +83,11 @@ class _Worker:
     def close(self) -> None:
         self._inbox.put(None)
 
+    def wait(self, seconds: float) -> None:
+        """Wait for an idle thread to end: one that is still ending while the interpreter shuts down may abort the process."""
+        if self._thread is not None and self._thread is not threading.current_thread() and not self.busy:
+            self._thread.join(seconds)
+
     def _serve(self) -> None:
         while (job := self._inbox.get()) is not None:
             batch, context, answer = job
@@ -99,6 +104,8 @@ class _Worker:
 def _close_all(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.close()
+    for worker in workers:
+        worker.wait(1.0)
 
 
 def _checked(energies: object, count: int) -> Tensor:
