@@ -433,9 +433,10 @@ class WorldModel:
         reach, steps = self._splat(view, static.stride)
         reaches = reach[category][:, None]
         # What is outside of the image or behind the camera goes to the border, where nothing is visible: no bounds to check below.
-        outside = -BORDER / 2
-        u = u.masked_fill(z <= 0.01, outside).clamp(outside, width + BORDER / 2)
-        v = v.clamp(outside, height + BORDER / 2)
+        # (A little more than the widest reach away on the low side, a little less on the high one, where cells are counted from below.)
+        outside, slack = -BORDER / 2 - 0.01, 0.01
+        u = u.masked_fill(z <= 0.01, outside).clamp(outside, width + BORDER / 2 - slack)
+        v = v.clamp(outside, height + BORDER / 2 - slack)
         column, row = u.floor(), v.floor()
         across, down = u - column, v - row
         base = ((row + BORDER) * padded_width + (column + BORDER)).long()

@@ -135,6 +135,20 @@ def test_taking_an_object_away_reveals_what_it_hid() -> None:
     assert static.masks[0, 1].sum() > static.masks[1, 1].sum() + 10  # more of the hidden one is seen without the front one
 
 
+@given(dx=st.floats(-3, 3), dy=st.floats(-3, 3), dz=st.floats(-1, 3))
+def test_what_leaves_the_image_is_not_seen_and_does_no_harm(world: WorldModel, dx: float, dy: float, dz: float) -> None:
+    """At any distance beyond any border, also behind the camera."""
+    motion = torch.tensor([[dx, dy, dz, 0.3]], dtype=torch.float64)
+    category = torch.zeros(1, dtype=torch.int64)
+    for view in world.observation.views if world.observation else ():
+        masks = world.predict_masks(view.name, category, motion)
+        uv, depth = view.project(world.moved_points(category, motion)[0].numpy())
+        far = (uv < -12).any(-1) | (uv[:, 0] > view.depth.shape[1] + 12) | (uv[:, 1] > view.depth.shape[0] + 12) | (depth < 0)
+        if far.all():
+            assert not masks.moved.any()
+            assert masks.visibility[0] == 0
+
+
 def test_masks_do_not_depend_on_other_views_or_other_proposals(world: WorldModel) -> None:
     rng = torch.Generator().manual_seed(0)
     category = torch.randint(0, 4, (32,), generator=rng)
