@@ -42,12 +42,14 @@ class NodeSpec:
         name: of the node.
         parameters: what the parameter file does not say, or says otherwise.
         essential: whether the system cannot go on without it.
+        remappings: names of topics, services and actions to be replaced, old -> new.
     """
 
     executable: str
     name: str
     parameters: Mapping[str, Value] = field(default_factory=dict)
     essential: bool = True
+    remappings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ def command(node: NodeSpec, parameter_file: Path) -> list[str]:
     """The command line of one process."""
     words = [sys.executable, "-m", f"pcm_ros.nodes.{node.executable}", "--ros-args", "-r", f"__node:={node.name}"]
     words += ["--params-file", str(parameter_file)]
+    for old, new in node.remappings.items():
+        words += ["-r", f"{old}:={new}"]
     for name, value in node.parameters.items():
         words += ["-p", f"{name}:={json.dumps(value)}"]  # JSON is YAML that keeps "0" a text and a list of texts one value
     return words

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class ConsensusNode(Node):
         Parameter("scorer_views", ("front",), "the camera that each scorer looks through; same length as 'scorers'"),
         Parameter("judges", ("scorer_front",), "which of the scorer nodes also say whether a relation holds"),
         Parameter("generator", "generator", "name of the generator node"),
+        Parameter("generator_timeout", 60.0, "seconds that perception, or a batch of proposals, may take", low=0.1, high=600.0),
         Parameter(
             "view_timeout", 5.0, "seconds to wait for new images; cameras that did not deliver by then are left out", low=0.1, high=600.0
         ),
@@ -113,8 +115,9 @@ class ConsensusNode(Node):
             group,
             self._should_stop,
         )
-        perception = RemotePerception(self, self.value("generator"), self._workcell, answer, group, self._should_stop)
-        generator = RemoteGenerator(self, self.value("generator"), config.proposals, answer, scenes, group, self._should_stop)
+        source, patience = self.value("generator"), self.value("generator_timeout")
+        perception = RemotePerception(self, source, self._workcell, patience, group, self._should_stop)
+        generator = RemoteGenerator(self, source, config.proposals, patience, scenes, group, self._should_stop)
         self._scorers = {
             node: RemoteScorer(self, node, name, view, answer, scenes, group, self._should_stop)
             for node, name, view in zip(nodes, names, views, strict=True)
@@ -222,7 +225,7 @@ class ConsensusNode(Node):
         except RemoteError as error:
             finished = Finished(Outcome.ERROR, str(error), len(result.actions), ())
         except Exception as error:  # a defect must end as a result that says so, not as a goal without an answer
-            self.get_logger().error(f"{type(error).__name__}: {error}")
+            self.get_logger().error(traceback.format_exc())
             finished = Finished(Outcome.ERROR, f"{type(error).__name__}: {error}", len(result.actions), ())
         finally:
             if recorder is not None:

@@ -6,6 +6,7 @@ Topics `workcell/views/<camera>` in; services `~/perceive` and `~/propose`, whic
 from __future__ import annotations
 
 import dataclasses
+import traceback
 from collections import deque
 from typing import Any
 
@@ -17,6 +18,7 @@ from pcm_ros import msg, srv
 from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
 from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.nodes.warm_up import warm_up
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, NothingToGrasp, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.scene import Scene
@@ -48,6 +50,7 @@ class GeneratorNode(Node):
 
         try:
             self._config = assembly.ManipulationConfig(grounders=tuple(self.value("grounders")))
+            warm_up(self._config.grounders)
             self._vision = assembly.build_vision()
             self._grounder = assembly.build_grounder(self._config.grounders, self._vision)
         except (ModelUnavailable, ValueError) as error:
@@ -148,7 +151,7 @@ class GeneratorNode(Node):
     def _failed(self, error: Exception) -> str:
         known = isinstance(error, (InvalidObservation, conversions.InvalidMessage))
         self._failure = str(error) if known else f"{type(error).__name__}: {error}"
-        self.get_logger().error(self._failure)
+        self.get_logger().error(self._failure if known else traceback.format_exc())
         return self._failure
 
 

@@ -115,7 +115,9 @@ class Node(LifecycleNode):
         self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics)
 
     def value(self, name: str) -> Any:
-        """The present value of a parameter; an unset list is empty."""
+        """The present value of a parameter; an unset list is empty. Raises KeyError for one that was not declared."""
+        if not self.has_parameter(name):
+            raise KeyError(f"parameter '{name}' is not declared by node '{self.get_name()}'")
         value = self.get_parameter_or(name).value
         return [] if value is None else value
 

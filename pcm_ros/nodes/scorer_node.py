@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, load_class, run
 from pcm_ros.nodes.views import ViewBuffer
+from pcm_ros.nodes.warm_up import warm_up
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import Relation
@@ -136,7 +138,7 @@ class ScorerNode(Node):
     def _failed(self, error: Exception) -> str:
         known = isinstance(error, (InvalidObservation, conversions.InvalidMessage))
         self._failure = str(error) if known else f"{type(error).__name__}: {error}"
-        self.get_logger().error(self._failure)
+        self.get_logger().error(self._failure if known else traceback.format_exc())
         return self._failure
 
 
@@ -157,6 +159,8 @@ def make_scorer(path: str, view: str, grounders: Sequence[str], options: str) ->
     given = {"view": view, "config": ManipulationConfig(grounders=tuple(grounders))}
     arguments = {**{name: value for name, value in given.items() if name in accepted}, **arguments}
     try:
+        if "config" in accepted:
+            warm_up(grounders)
         scorer = maker(**arguments)
     except ModelUnavailable as error:
         raise ConfigurationError(str(error)) from error
