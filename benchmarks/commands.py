@@ -9,7 +9,9 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Measure: each claim is a command that writes one JSON and one HTML report.")
 
-Json = Annotated[Path | None, typer.Option("--json", help="Where the JSON goes; the report lies beside it (.html). Default: runs/NAME.json")]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Where the JSON goes; the report lies beside it (.html). Default: runs/NAME.json")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the records of an unfinished run instead of going on with them.")]
 
 
@@ -41,7 +43,9 @@ def manipulation(
     episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
     views: Annotated[int, typer.Option(min=1, max=5, help="Camera views that perceive and judge.")] = 5,
-    scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas: segmenter, pcm-clip-resnet")] = "segmenter,pcm-clip-resnet",
+    scorers: Annotated[
+        str, typer.Option(help="Vision-language experts, separated by commas: segmenter, pcm-clip-resnet")
+    ] = "segmenter,pcm-clip-resnet",
     segmenter: Annotated[str, typer.Option(help="embedded, or noise (text-conditioned masks replaced by noise)")] = "embedded",
     candidates: Annotated[int, typer.Option(min=1, max=100_000, help="Proposals per iteration.")] = 256,
     iterations: Annotated[int, typer.Option(min=1, max=100, help="Consensus iterations at most.")] = 6,
@@ -59,8 +63,21 @@ def manipulation(
     path = json or Path("runs/manipulation.json")
     try:
         bench(
-            suite, episodes, seed, path, views=views, grounders=tuple(scorers.split(",")), segmenter=segmenter, candidates=candidates,
-            iterations=iterations, aggregate=aggregate, normalise=normalise, clips=clips, jobs=jobs, ray_address=ray, fresh=fresh,
+            suite,
+            episodes,
+            seed,
+            path,
+            views=views,
+            grounders=tuple(scorers.split(",")),
+            segmenter=segmenter,
+            candidates=candidates,
+            iterations=iterations,
+            aggregate=aggregate,
+            normalise=normalise,
+            clips=clips,
+            jobs=jobs,
+            ray_address=ray,
+            fresh=fresh,
         )
     except (ValueError, RuntimeError) as error:
         _fail(error)
@@ -82,6 +99,27 @@ def world_model(
     path = json or Path("runs/world-model.json")
     try:
         bench(path, candidates=candidates, views=views, scenes=scenes, seed=seed, fresh=fresh)
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)
+
+
+@app.command(epilog="Example: pcm bench grounding --suite relations-1 --scenes 50")
+def grounding(
+    suite: Annotated[str, typer.Option(help="Task whose scenes are used.")] = "relations-1",
+    scenes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 5000,
+    scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas.")] = "segmenter,pcm-clip-resnet",
+    jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Perception and grounding alone: is the object that a phrase means the one that is picked?"""
+    from pcm_ros.benchmarks.grounding import bench
+
+    path = json or Path("runs/grounding.json")
+    try:
+        bench(path, suite=suite, scenes=scenes, seed=seed, experts=tuple(scorers.split(",")), jobs=jobs, fresh=fresh)
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)

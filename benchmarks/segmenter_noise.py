@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 from pcm_ros.models.segmentation import ImageFeatures
 from pcm_ros.tasks.manipulation.vision import Segmenter
 
-COARSE = 10   # cells of the noise across the image's height: blobs about as large as objects
-SPREAD = 3.0   # standard deviation of the logits, about that of the real segmenter over objects
+COARSE = 10  # cells of the noise across the image's height: blobs about as large as objects
+SPREAD = 3.0  # standard deviation of the logits, about that of the real segmenter over objects
 
 
 class NoiseSegmenter:

@@ -28,7 +28,7 @@ from pcm_ros.tasks.manipulation.assembly import (
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.instruction import parse
 
-SETTLE_STEPS = 120   # half a second: what an object that is let go a few millimetres above its support needs
+SETTLE_STEPS = 120  # half a second: what an object that is let go a few millimetres above its support needs
 
 
 class _Prepared:
@@ -51,7 +51,7 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
     observation = replace(observation, views=tuple(view for view in observation.views if view.name in prepared.views))
     scene = prepared.perception.perceive(observation)
     context = Context(parse(episode.instruction).relations[0], (), scene, observation)
-    for scorer in prepared.scorers:   # what is done once an observation, not once an iteration
+    for scorer in prepared.scorers:  # what is done once an observation, not once an iteration
         scorer.assess(context)
     start = time.perf_counter()
     iteration = prepared.consensus.run(context, mixed_seed(item, 0))
@@ -60,13 +60,16 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
     world, client = cell.world, cell.world.client
     bodies = cell.world.bodies()
     nearest = [
-        min(bodies, key=lambda body, thing=thing: float(np.linalg.norm((body.low + body.high) / 2 - thing.center))) for thing in scene.objects
+        min(bodies, key=lambda body, thing=thing: float(np.linalg.norm((body.low + body.high) / 2 - thing.center)))
+        for thing in scene.objects
     ]
     state = pybullet.saveState(physicsClientId=client)
     start = time.perf_counter()
     for number, motion in zip(iteration.batch.category.tolist(), iteration.batch.extras["motion"].tolist(), strict=True):
         body = nearest[number]
-        turn = pybullet.multiplyTransforms([0, 0, 0], pybullet.getQuaternionFromEuler([0, 0, motion[3]]), [0, 0, 0], body.orientation.tolist())[1]
+        turn = pybullet.multiplyTransforms(
+            [0, 0, 0], pybullet.getQuaternionFromEuler([0, 0, motion[3]]), [0, 0, 0], body.orientation.tolist()
+        )[1]
         pybullet.resetBasePositionAndOrientation(body.number, (body.position + motion[:3]).tolist(), turn, physicsClientId=client)
         for _ in range(SETTLE_STEPS):
             pybullet.stepSimulation(physicsClientId=client)
@@ -76,8 +79,13 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
         pybullet.restoreState(stateId=state, physicsClientId=client)
     theirs = time.perf_counter() - start
     pybullet.removeState(state, physicsClientId=client)
-    return {"instruction": episode.instruction, "candidates": len(iteration.batch), "ours_seconds": ours, "simulated_seconds": theirs,
-            **{f"part_{name}": value for name, value in iteration.seconds.items()}}
+    return {
+        "instruction": episode.instruction,
+        "candidates": len(iteration.batch),
+        "ours_seconds": ours,
+        "simulated_seconds": theirs,
+        **{f"part_{name}": value for name, value in iteration.seconds.items()},
+    }
 
 
 def summarise(records: list[Record]) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def shades(split: str) -> dict[str, tuple[Shade, ...]]:
         rgb = to_rgb(value)
         nearest, lead = nearest_color(rgb)
         if word in found and nearest == word and lead > 0.25 and not any(other in COLORS and other != word for other in words[:-1]):
-            shown = tuple(float(np.clip(c, 0.10, 0.93)) for c in rgb)   # pure black and white show no shape under any light
+            shown = tuple(float(np.clip(c, 0.10, 0.93)) for c in rgb)  # pure black and white show no shape under any light
             found[word].append(Shade(word, survey_name.removeprefix("xkcd:"), shown))  # type: ignore[arg-type]
-    for name, listed in found.items():   # colours of which the survey has few shades: prototypes at other brightness
+    for name, listed in found.items():  # colours of which the survey has few shades: prototypes at other brightness
         if len(listed) < 6:
             for step, scale in enumerate((1.0, 0.92, 0.85, 0.96, 0.88, 0.8)):
                 listed.append(Shade(name, f"{name} {step}", tuple(float(c * scale) for c in PROTOTYPES[name])))  # type: ignore[arg-type]
@@ -91,7 +91,9 @@ def sample_shade(rng: np.random.Generator, split: str, name: str | None = None) 
     if split == "test":
         return shade
     h, s, v = colorsys.rgb_to_hsv(*shade.rgb)
-    rgb = colorsys.hsv_to_rgb((h + rng.normal(0, 0.006)) % 1.0, float(np.clip(s + rng.normal(0, 0.04), 0, 1)), float(np.clip(v + rng.normal(0, 0.04), 0, 1)))
+    rgb = colorsys.hsv_to_rgb(
+        (h + rng.normal(0, 0.006)) % 1.0, float(np.clip(s + rng.normal(0, 0.04), 0, 1)), float(np.clip(v + rng.normal(0, 0.04), 0, 1))
+    )
     return Shade(name, shade.survey_name, rgb) if nearest_color(rgb)[0] == name else shade
 
 
@@ -113,13 +115,15 @@ def sample_light(rng: np.random.Generator) -> Light:
     direction = (float(np.sin(tilt) * np.cos(turn)), float(np.sin(tilt) * np.sin(turn)), float(np.cos(tilt)))
     ambient = float(rng.uniform(0.40, 0.70))
     tint = 1.0 - rng.uniform(0, 0.12, 3)
-    return Light(direction, tuple(tint.tolist()), ambient, float(rng.uniform(0.25, 0.55)), float(rng.uniform(0.0, 0.25)), bool(rng.random() < 0.2))
+    return Light(
+        direction, tuple(tint.tolist()), ambient, float(rng.uniform(0.25, 0.55)), float(rng.uniform(0.0, 0.25)), bool(rng.random() < 0.2)
+    )
 
 
 def texture_image(rng: np.random.Generator, size: int = 256) -> npt.NDArray[np.uint8]:
-    """A procedural surface picture (size, size, 3) uint8: plain, wood-like grain, checks, stripes, speckle or cloudy noise of random colours."""
+    """A procedural surface picture (size, size, 3) uint8: plain, grain, checks, stripes, speckle or clouds of random colours."""
     a, b = rng.uniform(0.15, 1.0, (2, 3))
-    if rng.random() < 0.6:   # most tables are not colourful
+    if rng.random() < 0.6:  # most tables are not colourful
         a, b = a.mean() + 0.25 * (a - a.mean()), b.mean() + 0.25 * (b - b.mean())
     kind = rng.integers(6)
     y, x = np.mgrid[0:size, 0:size] / size

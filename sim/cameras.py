@@ -12,6 +12,7 @@ from pcm_ros.sim.appearance import Light
 from pcm_ros.tasks.manipulation.workcell import Array, View
 
 NEAR, FAR = 0.05, 5.0
+DEFAULT_LIGHT = Light()
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ class CameraSpec:
         return np.asarray(Rotation.from_matrix(self.rotation).as_quat(), dtype=np.float64)
 
 
-def render(client: int, camera: CameraSpec, light: Light = Light(), stamp_ns: int = 0) -> tuple[View, npt.NDArray[np.int32]]:
-    """One RGB-D image and its segmentation (H, W) int32 of body ids, -1 where nothing is. The segmentation is truth: for training and judging only."""
+def render(client: int, camera: CameraSpec, light: Light = DEFAULT_LIGHT, stamp_ns: int = 0) -> tuple[View, npt.NDArray[np.int32]]:
+    """One RGB-D image and its segmentation (H, W) int32 of body ids, -1 where nothing is.
+
+    The segmentation is truth: for training and judging only.
+    """
     rotation = camera.rotation
     eye = np.asarray(camera.eye)
     view = pybullet.computeViewMatrix(camera.eye, (eye + rotation[:, 2]).tolist(), (-rotation[:, 1]).tolist())
@@ -73,8 +77,10 @@ def render(client: int, camera: CameraSpec, light: Light = Light(), stamp_ns: in
     shape = (camera.height, camera.width)
     buffer = np.asarray(buffer, dtype=np.float64).reshape(shape)
     depth = FAR * NEAR / (FAR - (FAR - NEAR) * buffer)
-    depth[buffer >= 0.9999] = 0.0   # nothing there
+    depth[buffer >= 0.9999] = 0.0  # nothing there
     rgb = np.ascontiguousarray(np.asarray(rgba, dtype=np.uint8).reshape(*shape, 4)[..., :3])
     segmentation = np.asarray(segmentation, dtype=np.int32).reshape(shape)
     segmentation = np.where(segmentation < 0, -1, segmentation & ((1 << 24) - 1))
-    return View(camera.name, rgb, depth.astype(np.float32), camera.intrinsics, eye.astype(np.float64), camera.orientation, stamp_ns), segmentation
+    return View(
+        camera.name, rgb, depth.astype(np.float32), camera.intrinsics, eye.astype(np.float64), camera.orientation, stamp_ns
+    ), segmentation

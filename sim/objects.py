@@ -20,8 +20,8 @@ from pcm_ros.sim.appearance import Shade, sample_shade
 
 KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
 WALL = 0.005
-_SEGMENTS = 40   # of a visual lathe mesh
-_WALL_PIECES = 20   # of a collision ring
+_SEGMENTS = 40  # of a visual lathe mesh
+_WALL_PIECES = 20  # of a collision ring
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def _tube(path: npt.NDArray[np.float64], radius: float, sides: int = 10) -> _Mes
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     normal = np.cross(tangents, [0.0, 1.0, 0.0])
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    rings = path[:, None] + radius * (np.cos(turn)[None, :, None] * normal[:, None] + np.sin(turn)[None, :, None] * np.array([0.0, 1.0, 0.0]))
+    rings = path[:, None] + radius * (
+        np.cos(turn)[None, :, None] * normal[:, None] + np.sin(turn)[None, :, None] * np.array([0.0, 1.0, 0.0])
+    )
     faces = []
     for level in range(len(path) - 1):
         for i in range(sides):
@@ -176,7 +178,7 @@ class _Collision:
         ring = np.stack([np.cos(turn), np.sin(turn)], axis=1)
         for (r0, z0), (r1, z1) in pairwise(points):
             length = float(np.hypot(r1 - r0, z1 - z0))
-            inward = np.array([-(z1 - z0), r1 - r0]) / length * WALL   # in the plane of radius and z
+            inward = np.array([-(z1 - z0), r1 - r0]) / length * WALL  # in the plane of radius and z
             corners = [(r0, z0), (r1, z1), (r0 + inward[0], z0 + inward[1]), (r1 + inward[0], z1 + inward[1])]
             for k in range(_WALL_PIECES):
                 self.pieces.append(np.array([[*(ring[side] * max(r, 0.001)), z] for side in (k, k + 1) for r, z in corners]))
@@ -192,7 +194,7 @@ class _Collision:
             lines += [f"v {x:.7f} {y:.7f} {z:.7f}" for x, y, z in piece - origin]
             lines += [f"f {a + count} {b + count} {c + count}" for a, b, c in ConvexHull(piece).simplices]
             count += len(piece)
-        with tempfile.TemporaryDirectory() as folder:   # a name of its own each time: PyBullet keeps files by name
+        with tempfile.TemporaryDirectory() as folder:  # a name of its own each time: PyBullet keeps files by name
             path = Path(folder) / "pieces.obj"
             path.write_text("\n".join(lines) + "\n")
             return int(pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=str(path), physicsClientId=client))
@@ -242,7 +244,15 @@ def _bottle(spec: ObjectSpec) -> tuple[_Mesh, _Collision]:
     collision.cylinder(radius, 0.0, shoulder * 0.92)
     collision.cone(radius, neck, shoulder * 0.92, shoulder * 1.12)
     collision.cylinder(neck, shoulder * 1.12, height)
-    profile = [(0, 0), (radius, 0), (radius, shoulder * 0.92), (radius * 0.75, shoulder), (neck, shoulder * 1.12), (neck, height), (0, height)]
+    profile = [
+        (0, 0),
+        (radius, 0),
+        (radius, shoulder * 0.92),
+        (radius * 0.75, shoulder),
+        (neck, shoulder * 1.12),
+        (neck, height),
+        (0, height),
+    ]
     return _lathe(profile), collision
 
 
@@ -270,7 +280,7 @@ def spawn(client: int, spec: ObjectSpec, xy: tuple[float, float], bottom_z: floa
     """Put an object into the world, standing upright with its underside at `bottom_z`. Returns its PyBullet body id."""
     colour = [*spec.shade.rgb, 1.0]
     turn = pybullet.getQuaternionFromEuler([0, 0, yaw])
-    if spec.kind in ("toy", "duck"):   # meshes from files: their underside is found from the bounding box
+    if spec.kind in ("toy", "duck"):  # meshes from files: their underside is found from the bounding box
         body = _spawn_toy(client, spec, colour) if spec.kind == "toy" else _spawn_duck(client, spec, colour)
         if spec.kind == "duck":
             turn = pybullet.multiplyTransforms([0, 0, 0], turn, [0, 0, 0], pybullet.getQuaternionFromEuler([np.pi / 2, 0, 0]))[1]
@@ -304,17 +314,28 @@ def _shapes(client: int, spec: ObjectSpec, colour: list[float]) -> tuple[int, in
     glossy = [0.25, 0.25, 0.25]
     if spec.kind == "block":
         half = [d / 2 for d in spec.dimensions]
-        visual = pybullet.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=colour, specularColor=glossy, physicsClientId=client)
+        visual = pybullet.createVisualShape(
+            pybullet.GEOM_BOX, halfExtents=half, rgbaColor=colour, specularColor=glossy, physicsClientId=client
+        )
         return visual, pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half, physicsClientId=client)
     if spec.kind == "can":
         radius, height = spec.dimensions
-        visual = pybullet.createVisualShape(pybullet.GEOM_CYLINDER, radius=radius, length=height, rgbaColor=colour, specularColor=glossy, physicsClientId=client)
+        visual = pybullet.createVisualShape(
+            pybullet.GEOM_CYLINDER, radius=radius, length=height, rgbaColor=colour, specularColor=glossy, physicsClientId=client
+        )
         return visual, pybullet.createCollisionShape(pybullet.GEOM_CYLINDER, radius=radius, height=height, physicsClientId=client)
     mesh, compound = _VESSELS[spec.kind](spec)
     origin = np.array([0.0, 0.0, _origin_height(spec)])
     vertices, faces, normals = _flat_shaded(_Mesh(mesh.vertices - origin, mesh.faces))
     visual = pybullet.createVisualShape(
-        pybullet.GEOM_MESH, vertices=vertices, indices=faces, normals=normals, uvs=[[0.0, 0.0]] * len(vertices), rgbaColor=colour, specularColor=glossy, physicsClientId=client
+        pybullet.GEOM_MESH,
+        vertices=vertices,
+        indices=faces,
+        normals=normals,
+        uvs=[[0.0, 0.0]] * len(vertices),
+        rgbaColor=colour,
+        specularColor=glossy,
+        physicsClientId=client,
     )
     return visual, compound.create(client, origin)
 
@@ -330,11 +351,11 @@ def _flat_shaded(mesh: _Mesh) -> tuple[list[list[float]], list[int], list[list[f
 
 
 def _spawn_duck(client: int, spec: ObjectSpec, colour: list[float]) -> int:
-    scale = [spec.dimensions[0] / 1.8] * 3   # the mesh is about 1.8 units long
+    scale = [spec.dimensions[0] / 1.8] * 3  # the mesh is about 1.8 units long
     path = str(data_path() / "duck_vhacd.obj")
     visual = pybullet.createVisualShape(pybullet.GEOM_MESH, fileName=path, meshScale=scale, rgbaColor=colour, physicsClientId=client)
     collision = pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=path, meshScale=scale, physicsClientId=client)
-    centre = [scale[0] * middle for middle in (-0.14, 0.7, 0.035)]   # of mass: on the duck's axis, a little below its middle; y is up
+    centre = [scale[0] * middle for middle in (-0.14, 0.7, 0.035)]  # of mass: on the duck's axis, a little below its middle; y is up
     return pybullet.createMultiBody(MASSES["duck"], collision, visual, baseInertialFramePosition=centre, physicsClientId=client)
 
 

@@ -21,8 +21,10 @@ import torch
 from torch.nn import functional
 
 from pcm_ros.models.clip import build, normalise_crops, region_crop
+from pcm_ros.models.loading import load_safetensors
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
+from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
 from training.render_scenes import HELD_OUT_PAIRS
 from training.segmenter import ALLOWED, Scenes, save
@@ -30,7 +32,9 @@ from training.segmenter import ALLOWED, Scenes, save
 LEAST_PIXELS = 60
 
 
-def regions(rng: np.random.Generator, scenes: Scenes, count: int, size: int, augment: bool = True) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def regions(
+    rng: np.random.Generator, scenes: Scenes, count: int, size: int, augment: bool = True
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """crops (N, 3, S, S) float, kind (N,), colour (N,)."""
     crops, kinds, colours = [], [], []
     while len(crops) < count:
@@ -41,22 +45,26 @@ def regions(rng: np.random.Generator, scenes: Scenes, count: int, size: int, aug
                 if truth[k, 0] < 0 or mask.sum() < LEAST_PIXELS:
                     continue
                 if augment:
-                    change = rng.integers(5)   # perceived masks are not exact
+                    change = rng.integers(5)  # perceived masks are not exact
                     if change == 0:
                         mask = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                     elif change == 1:
                         eroded = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                         mask = eroded if eroded.any() else mask
-                    elif change == 2:   # holes and ragged edges, as masks projected from points have them
+                    elif change == 2:  # holes and ragged edges, as masks projected from points have them
                         noise = cv2.resize(rng.random((mask.shape[0] // 4, mask.shape[1] // 4)).astype(np.float32), mask.shape[::-1])
                         ragged = mask & (noise > 0.25)
                         mask = ragged if ragged.sum() > LEAST_PIXELS / 2 else mask
                     picture_rgb = rgb
-                    if rng.random() < 0.3:   # low resolution
+                    if rng.random() < 0.3:  # low resolution
                         scale = rng.uniform(0.4, 0.9)
                         picture_rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
                         small = cv2.resize(mask.astype(np.uint8), picture_rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-                        mask = small if small.sum() > 20 else cv2.resize(mask.astype(np.uint8), picture_rgb.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
+                        mask = (
+                            small
+                            if small.sum() > 20
+                            else cv2.resize(mask.astype(np.uint8), picture_rgb.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
+                        )
                     if not mask.any():
                         continue
                     crop = region_crop(picture_rgb, mask, size)
@@ -76,11 +84,16 @@ def regions(rng: np.random.Generator, scenes: Scenes, count: int, size: int, aug
     return image, np.array([kinds[i] for i in order]), np.array([colours[i] for i in order])
 
 
-def loss_of(model: torch.nn.Module, image: torch.Tensor, text: torch.Tensor, kind: np.ndarray, colour: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
+def loss_of(
+    model: torch.nn.Module, image: torch.Tensor, text: torch.Tensor, kind: np.ndarray, colour: np.ndarray
+) -> tuple[torch.Tensor, dict[str, float]]:
     with torch.autocast("cpu", torch.bfloat16):
         features = model.encode_image(image)
         texts = model.encode_text(text)
-    logits = functional.normalize(features.float(), dim=-1) @ functional.normalize(texts.float(), dim=-1).T * model.logit_scale.exp() + model.logit_bias
+    logits = (
+        functional.normalize(features.float(), dim=-1) @ functional.normalize(texts.float(), dim=-1).T * model.logit_scale.exp()
+        + model.logit_bias
+    )
     target, allowed = torch.from_numpy(matches(kind, colour)), torch.from_numpy(ALLOWED)
     n, k = len(PAIRS), len(KINDS)
     pairs = functional.cross_entropy(logits[:, :n].masked_fill(~allowed[:n], -1e4), target[:, :n].long().argmax(1))
@@ -88,7 +101,13 @@ def loss_of(model: torch.nn.Module, image: torch.Tensor, text: torch.Tensor, kin
     by_colour = functional.cross_entropy(logits[:, n + k :], torch.from_numpy(colour))
     sigmoid = functional.binary_cross_entropy_with_logits(logits, target.float(), weight=torch.where(target, 8.0, 1.0) * allowed)
     hit = (logits[:, n : n + k].argmax(1) == torch.from_numpy(kind)).float().mean()
-    return pairs + by_kind + 0.5 * by_colour + 2 * sigmoid, {"pairs": pairs.item(), "kind": by_kind.item(), "colour": by_colour.item(), "sigmoid": sigmoid.item(), "kind_right": hit.item()}
+    return pairs + by_kind + 0.5 * by_colour + 2 * sigmoid, {
+        "pairs": pairs.item(),
+        "kind": by_kind.item(),
+        "colour": by_colour.item(),
+        "sigmoid": sigmoid.item(),
+        "kind_right": hit.item(),
+    }
 
 
 @torch.inference_mode()
@@ -104,8 +123,13 @@ def evaluate(model: torch.nn.Module, scenes: Scenes, tokenizer, size: int, count
     held = np.array([PAIRS[p] in HELD_OUT_PAIRS for p in pair])
     right = logits[:, :n].argmax(1) == pair
     model.train()
-    return {"pair": float(right[~held].mean()), "held_out_pair": float(right[held].mean()), "kind": float((logits[:, n : n + k].argmax(1) == kind).mean()),
-            "colour": float((logits[:, n + k :].argmax(1) == colour).mean()), "n": count}
+    return {
+        "pair": float(right[~held].mean()),
+        "held_out_pair": float(right[held].mean()),
+        "kind": float((logits[:, n : n + k].argmax(1) == kind).mean()),
+        "colour": float((logits[:, n + k :].argmax(1) == colour).mean()),
+        "n": count,
+    }
 
 
 def main() -> None:
@@ -113,7 +137,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("training/data"))
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -122,6 +147,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng([options.seed, 3])
     model = build(options.config)
+    if options.start:
+        model.load_state_dict(load_safetensors(options.start))
     import open_clip
 
     tokenizer = open_clip.get_tokenizer(options.config.stem)
@@ -147,7 +174,8 @@ def main() -> None:
         if step % 50 == 0:
             scenes.refresh()
             held_out.refresh()
-            print(f"step {step} minutes {(time.time() - start) / 60:.1f} {({n: round(float(np.mean([p[n] for p in log])), 3) for n in parts})}", flush=True)
+            means = {name: round(float(np.mean([entry[name] for entry in log])), 3) for name in parts}
+            print(f"step {step} minutes {(time.time() - start) / 60:.1f} {means}", flush=True)
             log.clear()
         if step % 300 == 0:
             save(average.module, options.out)
@@ -155,7 +183,21 @@ def main() -> None:
     save(average.module, options.out)
     figures = evaluate(average.module, held_out, tokenizer, size)
     print("held out", figures, flush=True)
-    options.out.with_name(options.out.stem + ".training.json").write_text(json.dumps({"regions_seen": step * options.batch, "pictures": len(scenes), "minutes": options.minutes, "seed": options.seed, "held_out": figures}, indent=1) + "\n")
+    training = {
+        "regions_seen": step * options.batch,
+        "pictures": len(scenes),
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "started_from": str(options.start or ""),
+    }
+    write_card(
+        options.out,
+        "clip",
+        f"open_clip, {options.config.name}",
+        f"python -m training.clip --config {options.config.name} --minutes {options.minutes:g} --seed {options.seed}",
+        figures,
+        training,
+    )
 
 
 if __name__ == "__main__":

@@ -32,11 +32,42 @@ COLOR_WORDS: dict[str, tuple[str, ...]] = {
     "gray": ("gray", "grey", "gray", "grey", "silver", "dark grey", "light gray"),
 }
 # Never in a training caption: the benchmark's unseen words.
-HELD_OUT_KIND_WORDS = {"mug": ("teacup", "beaker"), "bowl": ("dish", "punch bowl"), "block": ("square block", "dice"), "can": ("beer can", "canister"), "bottle": ("water bottle", "carafe")}
-HELD_OUT_COLOR_WORDS = {"red": ("crimson", "blood red"), "orange": ("amber orange",), "yellow": ("mustard yellow", "gold"), "green": ("lime green", "forest green"), "cyan": ("teal",),
-                        "blue": ("azure", "cobalt"), "purple": ("lavender", "magenta"), "pink": ("fuchsia pink",), "brown": ("tan", "wood brown"), "black": ("ebony",), "white": ("cream white",), "gray": ("ash grey",)}
+HELD_OUT_KIND_WORDS = {
+    "mug": ("teacup", "beaker"),
+    "bowl": ("dish", "punch bowl"),
+    "block": ("square block", "dice"),
+    "can": ("beer can", "canister"),
+    "bottle": ("water bottle", "carafe"),
+}
+HELD_OUT_COLOR_WORDS = {
+    "red": ("crimson", "blood red"),
+    "orange": ("amber orange",),
+    "yellow": ("mustard yellow", "gold"),
+    "green": ("lime green", "forest green"),
+    "cyan": ("teal",),
+    "blue": ("azure", "cobalt"),
+    "purple": ("lavender", "magenta"),
+    "pink": ("fuchsia pink",),
+    "brown": ("tan", "wood brown"),
+    "black": ("ebony",),
+    "white": ("cream white",),
+    "gray": ("ash grey",),
+}
 THINGS = ("object", "thing", "item", "one", "object", "object")
-PAIR_TEMPLATES = ("{c} {k}", "{c} {k}", "{c} {k}", "a {c} {k}", "the {c} {k}", "{k} that is {c}", "{c}-coloured {k}", "{c} coloured {k}", "a photo of a {c} {k}", "{k} in {c}", "small {c} {k}", "big {c} {k}")
+PAIR_TEMPLATES = (
+    "{c} {k}",
+    "{c} {k}",
+    "{c} {k}",
+    "a {c} {k}",
+    "the {c} {k}",
+    "{k} that is {c}",
+    "{c}-coloured {k}",
+    "{c} coloured {k}",
+    "a photo of a {c} {k}",
+    "{k} in {c}",
+    "small {c} {k}",
+    "big {c} {k}",
+)
 KIND_TEMPLATES = ("{k}", "{k}", "a {k}", "the {k}", "a photo of a {k}", "small {k}", "large {k}")
 COLOR_TEMPLATES = ("{c} {t}", "{c} {t}", "the {c} {t}", "a {c} {t}", "something {c}", "{t} that is {c}", "{c}")
 
@@ -58,4 +89,6 @@ def matches(kind: np.ndarray, color: np.ndarray) -> np.ndarray:
     """(..., 116) bool: which of the `captions` describe an object of that kind and colour index."""
     pair = np.array([[COLORS.index(c), KINDS.index(k)] for c, k in PAIRS])
     kind, color = np.asarray(kind)[..., None], np.asarray(color)[..., None]
-    return np.concatenate([(color == pair[:, 0]) & (kind == pair[:, 1]), kind == np.arange(len(KINDS)), color == np.arange(len(COLORS))], axis=-1)
+    return np.concatenate(
+        [(color == pair[:, 0]) & (kind == pair[:, 1]), kind == np.arange(len(KINDS)), color == np.arange(len(COLORS))], axis=-1
+    )

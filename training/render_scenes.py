@@ -23,7 +23,17 @@ from pcm_ros.sim.objects import KINDS, ObjectSpec, data_path, sample_object, spa
 
 # Colour + kind pairs that are in no training picture and no training caption: they measure whether the two were learnt apart.
 HELD_OUT_PAIRS = frozenset(
-    {("orange", "mug"), ("purple", "bowl"), ("cyan", "block"), ("pink", "mug"), ("brown", "bowl"), ("green", "can"), ("white", "block"), ("black", "bowl"), ("yellow", "bottle")}
+    {
+        ("orange", "mug"),
+        ("purple", "bowl"),
+        ("cyan", "block"),
+        ("pink", "mug"),
+        ("brown", "bowl"),
+        ("green", "can"),
+        ("white", "block"),
+        ("black", "bowl"),
+        ("yellow", "bottle"),
+    }
 )
 WIDTH, HEIGHT = 320, 240
 VIEWS = 3
@@ -84,7 +94,9 @@ def render_scene(client: int, rng: np.random.Generator, split: str) -> list[dict
     pybullet.changeVisualShape(table, -1, textureUniqueId=load_texture(client, texture_image(rng)), physicsClientId=client)
     if rng.random() < 0.6:
         floor = pybullet.loadURDF(str(data_path() / "plane.urdf"), [0, 0, -rng.uniform(0.3, 0.8)], physicsClientId=client)
-        pybullet.changeVisualShape(floor, -1, textureUniqueId=load_texture(client, texture_image(rng)), rgbaColor=[1, 1, 1, 1], physicsClientId=client)
+        pybullet.changeVisualShape(
+            floor, -1, textureUniqueId=load_texture(client, texture_image(rng)), rgbaColor=[1, 1, 1, 1], physicsClientId=client
+        )
     if rng.random() < 0.35:
         turn = rng.uniform(0, 2 * np.pi)
         arm = pybullet.loadURDF(
@@ -108,15 +120,25 @@ def render_scene(client: int, rng: np.random.Generator, split: str) -> list[dict
     for _ in range(VIEWS):
         camera = sample_camera(rng, spread)
         view, segmentation = render(client, camera, light)
-        instance = np.where((segmentation >= 0) & (segmentation < len(number)), number[np.clip(segmentation, 0, len(number) - 1)], 0).astype(np.uint8)
-        truth = np.zeros((MOST_OBJECTS, 6), dtype=np.float32)   # kind, colour, centre in the optical frame (3), radius
+        instance = np.where(
+            (segmentation >= 0) & (segmentation < len(number)), number[np.clip(segmentation, 0, len(number) - 1)], 0
+        ).astype(np.uint8)
+        truth = np.zeros((MOST_OBJECTS, 6), dtype=np.float32)  # kind, colour, centre in the optical frame (3), radius
         truth[:, 0] = -1
         for k, (body, (spec, *_)) in enumerate(zip(bodies, placed, strict=True)):
             low, high = pybullet.getAABB(body, physicsClientId=client)
             centre = ((np.add(low, high) / 2) - view.position) @ view.rotation
             truth[k] = [KINDS.index(spec.kind), COLORS.index(spec.shade.name), *centre, spec.radius]
         intrinsics = np.array([camera.intrinsics[0, 0], camera.intrinsics[0, 2], camera.intrinsics[1, 2]], dtype=np.float32)
-        pictures.append({"rgb": view.rgb, "instance": instance, "depth": view.depth[2::4, 2::4].astype(np.float16), "truth": truth, "intrinsics": intrinsics})
+        pictures.append(
+            {
+                "rgb": view.rgb,
+                "instance": instance,
+                "depth": view.depth[2::4, 2::4].astype(np.float16),
+                "truth": truth,
+                "intrinsics": intrinsics,
+            }
+        )
     return pictures
 
 
@@ -143,7 +165,7 @@ def main() -> None:
         for name in pictures[0]:
             np.save(path / f"{name}.npy", np.stack([picture[name] for picture in pictures]))
         (path / "done.json").write_text(json.dumps({"pictures": len(pictures), "seed": options.seed, "split": options.split}))
-        pybullet.disconnect(client)   # a fresh client: textures of old scenes are not freed otherwise
+        pybullet.disconnect(client)  # a fresh client: textures of old scenes are not freed otherwise
         client = pybullet.connect(pybullet.DIRECT)
         print(f"{path.name}: {len(pictures)} pictures, {time.time() - start:.0f} s", flush=True)
 

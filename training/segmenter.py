@@ -10,7 +10,6 @@ included (absent phrases stay silent), (3) objectness, (4) votes. Captions are w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from pcm_ros.models.segmentation import STRIDE, VOTE_SCALE, SegmentationNetwork,
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
+from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
 from training.render_scenes import HELD_OUT_PAIRS
 
@@ -40,7 +40,9 @@ class Scenes:
     def refresh(self) -> None:
         for path in sorted(self._folder.glob(f"{self._split}-*/done.json")):
             if path.parent.name not in self.shards:
-                self.shards[path.parent.name] = {n: np.load(path.parent / f"{n}.npy", mmap_mode="r") for n in ("rgb", "instance", "depth", "truth", "intrinsics")}
+                self.shards[path.parent.name] = {
+                    n: np.load(path.parent / f"{n}.npy", mmap_mode="r") for n in ("rgb", "instance", "depth", "truth", "intrinsics")
+                }
 
     def __len__(self) -> int:
         return sum(len(s["rgb"]) for s in self.shards.values())
@@ -65,7 +67,7 @@ def batch(rng: np.random.Generator, pictures: list[dict[str, np.ndarray]], augme
             scale = rng.uniform(0.75, 1.35)
             h, w = min(height, int(CROP_H / scale)), min(width, int(CROP_W / scale))
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            if instance.any() and rng.random() < 0.7:   # centre on an object
+            if instance.any() and rng.random() < 0.7:  # centre on an object
                 rows, columns = np.nonzero(instance)
                 pick = rng.integers(len(rows))
                 top, left = int(np.clip(rows[pick] - h // 2, 0, height - h)), int(np.clip(columns[pick] - w // 2, 0, width - w))
@@ -83,13 +85,20 @@ def batch(rng: np.random.Generator, pictures: list[dict[str, np.ndarray]], augme
         truth = picture["truth"]
         kind = np.where(index >= 0, truth[index, 0], -1).astype(np.int64)
         colour = np.where(index >= 0, truth[index, 1], -1).astype(np.int64)
-        depth = picture["depth"][np.clip(rows // 4, 0, height // 4 - 1)[:, None], np.clip(columns // 4, 0, width // 4 - 1)].astype(np.float32)
+        depth = picture["depth"][np.clip(rows // 4, 0, height // 4 - 1)[:, None], np.clip(columns // 4, 0, width // 4 - 1)].astype(
+            np.float32
+        )
         focal, cx, cy = picture["intrinsics"]
         point = np.stack([(columns[None] - cx) / focal * depth, (rows[:, None] - cy) / focal * depth, depth])
         vote = np.moveaxis(truth[index, 2:5], -1, 0) - point
-        vote[:, np.abs(vote).max(axis=0) > 0.25] = np.nan   # depth of another surface at the edge
+        vote[:, np.abs(vote).max(axis=0) > 0.25] = np.nan  # depth of another surface at the edge
         if flip:
-            image, kind, colour, vote = image.flip(-1), kind[:, ::-1], colour[:, ::-1], vote[:, :, ::-1] * np.array([-1, 1, 1])[:, None, None]
+            image, kind, colour, vote = (
+                image.flip(-1),
+                kind[:, ::-1],
+                colour[:, ::-1],
+                vote[:, :, ::-1] * np.array([-1, 1, 1])[:, None, None],
+            )
         if augment:
             gain = torch.from_numpy(rng.normal(1.0, 0.10) * rng.normal(1, 0.035, (1, 3, 1, 1))).float()
             image = (image + 2) * gain - 2 + float(rng.normal(0, 0.06))
@@ -120,7 +129,9 @@ class Sentences:
         return self._pool[torch.from_numpy(rng.integers(len(self._pool), size=self._pool.shape[1])), torch.arange(self._pool.shape[1])]
 
 
-def loss_of(network: SegmentationNetwork, data: tuple[torch.Tensor, ...], sentences: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+def loss_of(
+    network: SegmentationNetwork, data: tuple[torch.Tensor, ...], sentences: torch.Tensor, rng: np.random.Generator
+) -> tuple[torch.Tensor, dict[str, float]]:
     images, kind, colour, vote = data
     with torch.autocast("cpu", torch.bfloat16):
         out = network(images.contiguous(memory_format=torch.channels_last))
@@ -148,7 +159,16 @@ def loss_of(network: SegmentationNetwork, data: tuple[torch.Tensor, ...], senten
     votes = error[error.isfinite().all(1)].abs().mean()
     total = pairs + by_kind + 0.5 * by_colour + 2.0 * masks + objectness + 0.5 * votes
     accuracy = (logits[:, len(PAIRS) : len(PAIRS) + len(KINDS)].argmax(1) == kind[inside]).float().mean()
-    return total, {"loss": total.item(), "pairs": pairs.item(), "kind": by_kind.item(), "colour": by_colour.item(), "masks": masks.item(), "object": objectness.item(), "vote_cm": votes.item() * 5, "kind_pixels": accuracy.item()}
+    return total, {
+        "loss": total.item(),
+        "pairs": pairs.item(),
+        "kind": by_kind.item(),
+        "colour": by_colour.item(),
+        "masks": masks.item(),
+        "object": objectness.item(),
+        "vote_cm": votes.item() * 5,
+        "kind_pixels": accuracy.item(),
+    }
 
 
 @torch.inference_mode()
@@ -158,12 +178,16 @@ def evaluate(network: SegmentationNetwork, scenes: Scenes, sentences: Sentences,
     network.eval()
     rng, hits = np.random.default_rng(seed), {name: [] for name in ("pair", "held_out_pair", "kind", "colour", "pick", "absent")}
     for picture in scenes.sample(rng, count):
-        images, kind, colour, _ = batch(rng, [picture], augment=False)
+        images, *_ = batch(rng, [picture], augment=False)
         height, width = images.shape[-2] // 32 * 32, images.shape[-1] // 32 * 32
         out = network(images[:, :, :height, :width])
         logits = network.logits(out.embedding, network.embed_text(sentences(rng)))[0]
         instance = np.asarray(picture["instance"])[2::4, 2::4][: height // 4, : width // 4]
-        regions = [(k, torch.from_numpy(instance == k + 1)) for k in range(len(picture["truth"])) if picture["truth"][k, 0] >= 0 and (instance == k + 1).sum() >= 12]
+        regions = [
+            (k, torch.from_numpy(instance == k + 1))
+            for k in range(len(picture["truth"]))
+            if picture["truth"][k, 0] >= 0 and (instance == k + 1).sum() >= 12
+        ]
         scores = [(int(picture["truth"][k, 0]), int(picture["truth"][k, 1]), logits[:, mask].mean(1)) for k, mask in regions]
         for k, c, score in scores:
             pair = PAIRS.index((COLORS[c], KINDS[k]))
@@ -173,7 +197,7 @@ def evaluate(network: SegmentationNetwork, scenes: Scenes, sentences: Sentences,
             best = max(scores, key=lambda s: float(s[2][pair]))
             hits["pick"].append((best[0], best[1]) == (k, c))
         seen = {(c, k) for k, c, _ in scores}
-        for c, k in [(c, k) for c, _ in seen for _, k in seen if (c, k) not in seen]:   # colour present, kind present, pair absent
+        for c, k in [(c, k) for c, _ in seen for _, k in seen if (c, k) not in seen]:  # colour present, kind present, pair absent
             hits["absent"].append(max(float(s[2][PAIRS.index((COLORS[c], KINDS[k]))]) for s in scores) > 0)
     network.train()
     return {name: float(np.mean(values)) if values else float("nan") for name, values in hits.items()} | {"n": len(hits["kind"])}
@@ -226,7 +250,21 @@ def main() -> None:
     save(average.module, options.out)
     figures = evaluate(average.module, held_out, sentences, 400)
     print("held out", figures, flush=True)
-    options.out.with_suffix(".json").write_text(json.dumps({"pictures_seen": seen, "pictures": len(scenes), "minutes": options.minutes, "seed": options.seed, "held_out": figures}, indent=1) + "\n")
+    training = {
+        "pictures_seen": seen,
+        "pictures": len(scenes),
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "started_from": str(options.start or ""),
+    }
+    write_card(
+        options.out,
+        "segmenter",
+        " ".join((SegmentationNetwork.__doc__ or "").split()),
+        f"python -m training.segmenter --minutes {options.minutes:g} --seed {options.seed}",
+        figures,
+        training,
+    )
 
 
 def save(network: torch.nn.Module, path: Path) -> None:

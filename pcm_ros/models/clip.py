@@ -18,8 +18,8 @@ from torch import Tensor
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 
-GROUND = 128   # grey around the region
-MARGIN = 1.15   # side of the square crop / greatest extent of the region
+GROUND = 128  # grey around the region
+MARGIN = 1.15  # side of the square crop / greatest extent of the region
 
 
 def region_crop(rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.uint8]:
@@ -74,7 +74,7 @@ class Clip:
         prepare_torchvision()
         import open_clip
 
-        load_safetensors(weights)   # refuses other formats and damaged files with a clear word
+        load_safetensors(weights)  # refuses other formats and damaged files with a clear word
         if not config.is_file():
             raise ModelUnavailable(f"'{config}' does not exist; remedy: reinstall pcm_ros")
         open_clip.add_model_config(config)

@@ -29,7 +29,9 @@ def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelUnavailable(f"'{path}' is corrupt ({error}); remedy: reinstall pcm_ros, or restore the file and check it with `pcm models`") from error
+        raise ModelUnavailable(
+            f"'{path}' is corrupt ({error}); remedy: reinstall pcm_ros, or restore the file and check it with `pcm models`"
+        ) from error
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 

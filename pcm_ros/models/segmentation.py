@@ -21,11 +21,13 @@ from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder, sentence_encoder
 
 STRIDE = 4
-VOTE_SCALE = 0.05   # metres: votes are learnt in units of this length
+VOTE_SCALE = 0.05  # metres: votes are learnt in units of this length
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
 
 
 class _Residual(nn.Module):
@@ -40,8 +42,8 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True)
 class PixelOutput:
-    """What the network says of each pixel at stride 4: embedding (B, D, h, w) of unit length, objectness logit (B, 1, h, w), vote (B, 3, h, w)
-    from the pixel's surface point to its object's centre, metres, optical frame."""
+    """What the network says of each pixel at stride 4: embedding (B, D, h, w) of unit length, objectness logit (B, 1, h, w), vote
+    (B, 3, h, w) from the pixel's surface point to its object's centre, metres, optical frame."""
 
     embedding: Tensor
     objectness: Tensor

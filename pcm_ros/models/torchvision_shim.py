@@ -24,5 +24,5 @@ def prepare_torchvision() -> Any:
         fragment = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             fragment.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return fragment   # the declarations live as long as this object: functools.cache keeps it
+        return fragment  # the declarations live as long as this object: functools.cache keeps it
     return None

@@ -106,7 +106,9 @@ def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision:
     return Perception(vision, limits, grounder=grounder or build_grounder(config.grounders, vision), vocabulary=VOCABULARY)
 
 
-def build_relation_scorer(view: str, config: ManipulationConfig, vision: Vision | None = None, grounder: Grounder | None = None) -> RelationScorer:
+def build_relation_scorer(
+    view: str, config: ManipulationConfig, vision: Vision | None = None, grounder: Grounder | None = None
+) -> RelationScorer:
     """The relation scorer of one view."""
     vision = vision or build_vision()
     return RelationScorer(view, grounder or build_grounder(config.grounders, vision))
@@ -127,7 +129,9 @@ def load_class(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"scorer '{path}' cannot be loaded ({error}); it must read module:Class, and the module must be importable") from error
+        raise ValueError(
+            f"scorer '{path}' cannot be loaded ({error}); it must read module:Class, and the module must be importable"
+        ) from error
 
 
 def build_consensus(config: ManipulationConfig, generator: Generator, relation_scorers: Sequence[Scorer]) -> Consensus:
@@ -148,15 +152,19 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
         timeout=config.timeout,
     )
     twin = TwinStabilityScorer()
-    last = Ensemble([twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout)
+    last = Ensemble(
+        [twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout
+    )
     if unknown := set(weights) - names - {twin.name}:
         raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | {twin.name})}")
-    strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))   # x, y, yaw
+    strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))  # x, y, yaw
     stop = Stop(max_iterations=config.iterations, agreement=config.agreement, min_iterations=min(3, config.iterations))
     return Consensus(generator, Cascade([(first, config.finalists), (last, None)]), strategy, stop)
 
 
-def build_policy(workcell: Workcell, views: Sequence[str], config: ManipulationConfig = ManipulationConfig(), segmenter: Segmenter | None = None) -> ManipulationPolicy:
+def build_policy(
+    workcell: Workcell, views: Sequence[str], config: ManipulationConfig = ManipulationConfig(), segmenter: Segmenter | None = None
+) -> ManipulationPolicy:
     """Everything in one process.
 
     Args:

@@ -33,6 +33,7 @@ class PerceptionConfig:
         neighbour: voxels nearer than this touch. vote_scale / embedding_scale: differences of voted centre and of embedding (1 - cosine)
             that count as one unit; parts further apart than `split` units (average linkage) may be different objects, and are if the gap
             between them is `separation` times their spread or their embeddings differ by `unlike` units.
+        majority: voxels around one that say to which of two touching objects it belongs.
         least_voxels: smaller regions are noise. least_objectness: regions below are background.
         most_objects / most_points: bounds on work.
     """
@@ -45,6 +46,7 @@ class PerceptionConfig:
     split: float = 1.0
     separation: float = 3.5
     unlike: float = 1.15
+    majority: int = 24
     least_voxels: int = 14
     least_objectness: float = 0.35
     most_objects: int = 16
@@ -178,6 +180,7 @@ class Perception:
             return [members]
         centers = np.stack([part.mean(axis=0) for part in parts])
         nearest = ((features[:, None] - centers[None]) ** 2).sum(axis=2).argmin(axis=1)
+        nearest = _by_majority(part.points, nearest, config.majority, len(parts))
         return [members[nearest == c] for c in range(len(parts)) if (nearest == c).sum() >= config.least_voxels]
 
     def _labelled(self, scene: Scene, observation: Observation) -> Scene:
@@ -250,6 +253,15 @@ def _separate(parts: list[npt.NDArray[np.float32]], separation: float, unlike: f
         joined = np.concatenate([parts[pair[0]], parts[pair[1]]])
         parts = [part for number, part in enumerate(parts) if number not in pair] + [joined]
     return parts
+
+
+def _by_majority(points: npt.NDArray[np.float32], part: npt.NDArray[np.int64], neighbours: int, parts: int) -> npt.NDArray[np.int64]:
+    """Parts (P,) of points (P, 3) as most of their neighbours have them: at silhouettes, where one object ends before another in an image,
+    the coarse features give a rim's points to what is behind it; in space they lie among their own."""
+    around = cKDTree(points).query(points, k=min(neighbours, len(points)))[1]
+    for _ in range(3):
+        part = np.eye(parts, dtype=np.int32)[part[around]].sum(axis=1).argmax(axis=1)
+    return part
 
 
 def _thin(count: int, most: int) -> npt.NDArray[np.int64]:

@@ -160,7 +160,12 @@ class ManipulationPolicy:
     """
 
     def __init__(
-        self, workcell: Workcell, perception: Perceive, consensus: Consensus, judges: Sequence[RelationJudge], config: PolicyConfig = PolicyConfig()
+        self,
+        workcell: Workcell,
+        perception: Perceive,
+        consensus: Consensus,
+        judges: Sequence[RelationJudge],
+        config: PolicyConfig = PolicyConfig(),
     ) -> None:
         if not judges:
             raise ValueError("at least one judge (a relation scorer of one view) is needed")
@@ -262,7 +267,8 @@ class _Run:
                 self._degraded[f"judge {judge.name}: {error}"] = None
         if len(assessments) < self._config.least_judges:
             raise _Ended(
-                Outcome.QUORUM, f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}"
+                Outcome.QUORUM,
+                f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}",
             )
         probability, logits = probability_of(assessments)
         best = tuple(float(x) for x in logits.amax(dim=0)) if len(logits) else (float("-inf"),) * len(context.relation.phrases)
@@ -272,7 +278,10 @@ class _Run:
         for phrase, logit in zip(check.relation.phrases, check.best_logits, strict=True):
             if logit < self._config.present:
                 there = ", ".join(sorted(thing.label for thing in scene.objects)) or "nothing"
-                raise _Ended(Outcome.OBJECT_NOT_FOUND, f"no object looks like '{phrase}' (log-odds {logit:.1f} < {self._config.present}); on the table: {there}")
+                raise _Ended(
+                    Outcome.OBJECT_NOT_FOUND,
+                    f"no object looks like '{phrase}' (log-odds {logit:.1f} < {self._config.present}); on the table: {there}",
+                )
 
     def _act(self, context: Context) -> Iterator[Event]:
         last: Iteration | None = None
@@ -284,7 +293,10 @@ class _Run:
         assert last is not None
         if not last.leader_energy < float("inf"):
             blocking = sorted(name for name, energy in last.leader_energies.items() if energy == float("inf"))
-            raise _Ended(Outcome.IMPOSSIBLE, f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}")
+            raise _Ended(
+                Outcome.IMPOSSIBLE,
+                f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}",
+            )
         action = action_of(last.leader)
         motion = tuple(float(x) for x in last.leader.extras["motion"][0])
         yield Chosen(context.relation, action, int(last.leader.category[0]), motion, context)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def draw_action(image: Image, view: View, action: PickPlace) -> None:
         uv, depth = view.project(np.stack([position, position - half, position + half]))
         if (depth <= 0).any():
             return
-        points = [(int(round(u)), int(round(v))) for u, v in np.clip(uv, -1000, 3000)]
+        points = [(round(u), round(v)) for u, v in np.clip(uv, -1000, 3000)]
         cv2.line(image, points[1], points[2], color, 2, cv2.LINE_AA)
         ends.append(points[0])
     cv2.arrowedLine(image, ends[0], ends[1], (255, 255, 255), 1, cv2.LINE_AA, tipLength=0.08)
@@ -111,7 +111,9 @@ class EpisodeRecorder:
         """Add one picture (H, W, 3) of the motion."""
         if self._size is not None:
             width, height = self._size
-            body = cv2.resize(rgb, None, fx=(f := min(width / rgb.shape[1], (height - _HEADER) / rgb.shape[0])), fy=f, interpolation=cv2.INTER_AREA)
+            body = cv2.resize(
+                rgb, None, fx=(f := min(width / rgb.shape[1], (height - _HEADER) / rgb.shape[0])), fy=f, interpolation=cv2.INTER_AREA
+            )
             canvas = np.full((height, width, 3), _PAPER, dtype=np.uint8)
             left = (width - body.shape[1]) // 2
             canvas[_HEADER : _HEADER + body.shape[0], left : left + body.shape[1]] = body

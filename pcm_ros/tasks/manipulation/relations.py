@@ -113,7 +113,9 @@ def relation_margin(
         # An ellipse inscribed in the box and shrunk: right for round things, careful for square ones.
         radius = (offset / (half * 0.6).clamp(min=0.008)).square().sum(-1).add(1e-9).sqrt()
         inside = (1 - radius) * half.amin(-1).clamp(min=0.01)
-        resting = 0.012 - (height - reference_size[..., 2]).abs()
+        # Not higher than the top by more than 12 mm, nor lower by more than 25: what stands on a plate stands below its rim, and how high
+        # something thin is, or the underside of what stands on it, is known to some millimetres only.
+        resting = 0.0185 - (height - reference_size[..., 2] + 0.0065).abs()
         return _saturated(inside / HEIGHT_PER_UNIT, resting / HEIGHT_PER_UNIT)
     if kind == RelationKind.IN:
         # Half a centimetre for the wall; the centre within 70 % of what is left.

@@ -70,7 +70,9 @@ class View:
             )
         k = self.intrinsics
         if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
-            raise InvalidObservation(f"view '{self.name}': intrinsics must be a finite (3, 3) matrix with positive focal lengths, got {k.tolist()}")
+            raise InvalidObservation(
+                f"view '{self.name}': intrinsics must be a finite (3, 3) matrix with positive focal lengths, got {k.tolist()}"
+            )
         if self.position.shape != (3,) or not np.isfinite(self.position).all():
             raise InvalidObservation(f"view '{self.name}': position must be 3 finite metres, got {self.position}")
         rotation_from_quaternion(self.orientation)
