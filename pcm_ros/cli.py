@@ -105,7 +105,7 @@ def run(
     seed: Seed = 0,
     scene: Annotated[int, typer.Option(min=0, help="Seed of the simulated scene.")] = 0,
     task: Annotated[str, typer.Option(help="What the simulated scene consists of: a task of the simulator.")] = "demo",
-    views: Annotated[str, typer.Option(help="Cameras whose views are scored, separated by commas; empty: all.")] = "",
+    views: Annotated[str, typer.Option(help="Cameras to use, separated by commas; empty: all.")] = "",
     config: Config = None,
     output: Annotated[Path, typer.Option(help="Folder for the video of the episode.")] = Path("runs"),
     video: Annotated[bool, typer.Option(help="Whether to make a video.")] = True,
@@ -115,6 +115,7 @@ def run(
     from rich.console import Console
 
     from pcm_ros import bringup
+    from pcm_ros.benchmarks.manipulation import FewerViews
     from pcm_ros.configuration import manipulation_config_of
     from pcm_ros.console import INTERRUPTED, result_line, state_line, stop_on_signals
     from pcm_ros.models.loading import ModelUnavailable
@@ -133,7 +134,7 @@ def run(
         chosen = [view.strip() for view in views.split(",") if view.strip()] or cameras
         if unknown := set(chosen) - set(cameras):
             raise ValueError(f"--views names {sorted(unknown)}; the cameras are {cameras}")
-        policy = build_policy(cell, chosen, settings)
+        policy = build_policy(FewerViews(cell, chosen), chosen, settings)
     except (ValueError, KeyError, ModelUnavailable) as error:
         _fail(str(error))
     name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
