@@ -18,9 +18,11 @@ class Context:
         held: relations that are true and must stay so.
         scene: what perception made of the observation.
         observation: the images; a scorer of one view needs only that view in it.
+        failed: picks (x, y, z, yaw) that the hand has tried in vain since something was last moved; others come first.
     """
 
     relation: Relation
     held: tuple[Relation, ...]
     scene: Scene
     observation: Observation
+    failed: tuple[tuple[float, float, float, float], ...] = ()

@@ -101,8 +101,9 @@ class WorkspaceScorer:
 class GraspScorer:
     """How good the chosen grasp is among what the gripper could do: -log of its quality (see `Grasps.quality`).
 
-    Energy: 0 (firm, square on, near the middle) .. 4. A pick that is none of the planned grasps gets 3. Wrong when: the object is slippery,
-    heavy, or hollow where it was not seen.
+    Energy: 0 (firm, square on, near the middle) .. 4. A pick that is none of the planned grasps gets 3; near one that has failed, up to 6
+    more for each failure: 6 exp(-(metres / 0.015)^2 - (turn / 0.4)^2). Wrong when: the object is slippery, heavy, or hollow where it was not
+    seen.
     """
 
     name = "grasp"
@@ -115,7 +116,12 @@ class GraspScorer:
         picks, quality = plan_grasps(world).padded(world.count)
         same = (picks[batch.category][..., :3] - batch.extras["pick"][:, None, :3]).abs().amax(dim=-1) < 1e-5
         found = torch.where(same, quality[batch.category], 0.0).amax(dim=1)
-        return torch.where(found > 0, -found.clamp(min=0.0183, max=1.0).log(), 3.0)
+        energy = torch.where(found > 0, -found.clamp(min=0.0183, max=1.0).log(), 3.0)
+        for failed in context.failed:
+            near = (batch.extras["pick"][:, :3] - torch.tensor(failed[:3], dtype=torch.float64)).norm(dim=1) / 0.015
+            turn = torch.remainder(batch.extras["pick"][:, 3] - failed[3] + torch.pi / 2, torch.pi) - torch.pi / 2  # the fingers are alike
+            energy = energy + 6.0 * torch.exp(-near.square() - (turn / 0.4).square())
+        return energy
 
 
 class CollisionScorer:

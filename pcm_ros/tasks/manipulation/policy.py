@@ -214,11 +214,15 @@ class _Run:
         self._workcell, self._perception, self._consensus, self._judges = workcell, perception, consensus, judges
         self._config, self._seed, self._should_stop = config, seed, should_stop
         self._actions = 0
-        self._degraded: dict[str, None] = {}
+        self._failed: list[tuple[float, float, float, float]] = []
+        self._degraded: dict[str, str] = {}  # who -> what was wrong with it first
         self._seen: tuple[Observation, Scene] | None = None
 
     def finished(self, outcome: Outcome, message: str) -> Finished:
-        return Finished(outcome, message, self._actions, tuple(self._degraded))
+        return Finished(outcome, message, self._actions, tuple(who + what for who, what in self._degraded.items()))
+
+    def _degrade(self, who: str, what: str) -> None:
+        self._degraded.setdefault(who, what)
 
     def stage(self, relations: Sequence[Relation]) -> Iterator[Event]:
         """Make all relations of a stage true together."""
@@ -240,14 +244,14 @@ class _Run:
             if spent[wanted] >= self._config.attempts or self._actions >= self._config.most_actions:
                 raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent[wanted]} attempts at it")
             spent[wanted] += 1
-            yield from self._act(Context(wanted, tuple(held), scene, observation))
+            yield from self._act(Context(wanted, tuple(held), scene, observation, tuple(self._failed)))
 
     def _look(self) -> Iterator[Event]:
         self._stop_if_asked()
         if self._seen is None:
             observation = self._workcell.observe()
             for name in observation.missing:
-                self._degraded[f"camera '{name}' is missing"] = None
+                self._degrade(f"camera '{name}'", " is missing")
             scene = self._perception.perceive(observation)
             self._seen = (observation, scene)
             yield Observed(observation, scene)
@@ -263,8 +267,8 @@ class _Run:
                     raise ValueError("its assessment holds NaN or inf")
                 assessments.append(assessment)
             except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
-                dropped[judge.name] = str(error)
-                self._degraded[f"judge {judge.name}: {error}"] = None
+                dropped[judge.name] = reason = str(error.args[0] if isinstance(error, KeyError) else error)
+                self._degrade(f"judge {judge.name}", f": {reason}")
         if len(assessments) < self._config.least_judges:
             raise _Ended(
                 Outcome.QUORUM,
@@ -287,7 +291,7 @@ class _Run:
         last: Iteration | None = None
         for last in self._consensus.iterate(context, mixed_seed(self._seed, self._actions)):
             for name, reason in last.dropped.items():
-                self._degraded[f"scorer {name}: {reason}"] = None
+                self._degrade(f"scorer {name}", f": {reason}")
             yield Planning(context.relation, last, context)
             self._stop_if_asked()
         assert last is not None
@@ -305,6 +309,11 @@ class _Run:
         self._actions += 1
         self._seen = None
         yield Executed(action, result)
+        if result.ok:
+            self._failed.clear()
+        else:
+            x, y, z = action.pick_position.tolist()
+            self._failed.append((x, y, z, action.pick_yaw))
         if result.code == ExecutionCode.CANCELED:
             raise _Ended(Outcome.CANCELED, result.message or "canceled while moving")
         if result.code == ExecutionCode.ERROR:

@@ -9,6 +9,7 @@ views, so that a process that holds a single view predicts exactly what one with
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock, RLock
@@ -48,6 +49,9 @@ class PlanningContext(Protocol):
 
     @property
     def observation(self) -> Observation: ...
+
+    @property
+    def failed(self) -> Sequence[tuple[float, float, float, float]]: ...
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from pcm_ros.tasks.manipulation.world_model import world_model
 class Situation:
     scene: Scene
     observation: Observation
+    failed: tuple[tuple[float, float, float, float], ...] = ()
 
 
 BLOCK = box(0.45, -0.2, (0.05, 0.05, 0.05))
@@ -86,6 +88,16 @@ def test_workspace_holds_the_whole_silhouette(table: Situation) -> None:
         actions(table, 2, (0.55, edge - 0.12, 0.0), (0.55, edge - 0.082, 0.0), (0.55, edge - 0.04, 0.0)), table
     )
     assert energy[0] == 0 and 0 < energy[1] < 1.5 and torch.isposinf(energy[2])
+
+
+def test_a_grasp_that_failed_comes_after_others(table: Situation) -> None:
+    batch = actions(table, 0, (0.45, 0.0, 0.0))
+    x, y, z, yaw, _ = batch.extras["pick"][0].tolist()
+    plain = GraspScorer().energy(batch, table)
+    for turn in (0.0, math.pi, -math.pi):  # fingers are alike
+        assert GraspScorer().energy(batch, replace(table, failed=((x, y, z, yaw + turn),)))[0] == pytest.approx(float(plain[0]) + 6)
+    for other in ((x + 0.06, y, z, yaw), (x, y, z, yaw + math.pi / 2)):
+        assert GraspScorer().energy(batch, replace(table, failed=(other,)))[0] == pytest.approx(float(plain[0]), abs=0.01)
 
 
 def test_grasp_energy_follows_quality(table: Situation) -> None:

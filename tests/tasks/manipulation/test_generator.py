@@ -23,6 +23,7 @@ from pcm_ros.tasks.manipulation.world_model import world_model
 class Situation:
     scene: Scene
     observation: Observation
+    failed: tuple[tuple[float, float, float, float], ...] = ()
 
 
 BLOCK = box(0.45, -0.2, (0.05, 0.05, 0.05))
