@@ -179,9 +179,16 @@ class Perception:
         if len(parts) == 1:
             return [members]
         centers = np.stack([part.mean(axis=0) for part in parts])
-        nearest = ((features[:, None] - centers[None]) ** 2).sum(axis=2).argmin(axis=1)
-        nearest = _by_majority(part.points, nearest, config.majority, len(parts))
-        return [members[nearest == c] for c in range(len(parts)) if (nearest == c).sum() >= config.least_voxels]
+        while True:
+            found = ((features[:, None] - centers[None]) ** 2).sum(axis=2).argmin(axis=1)
+            nearest = _by_majority(part.points, found, config.majority, len(centers))
+            # What its surroundings outvote is no object but a seam, where the coarse features mix an object with what is behind it.
+            before, after = (np.bincount(index, minlength=len(centers)) for index in (found, nearest))
+            solid = (after >= 0.6 * before) & (after >= config.least_voxels)
+            if solid.all() or not solid.any():
+                break
+            centers = centers[solid]
+        return [members[nearest == c] for c in range(len(centers)) if (nearest == c).sum() >= config.least_voxels]
 
     def _labelled(self, scene: Scene, observation: Observation) -> Scene:
         if self._grounder is None or not self._vocabulary or not scene.objects:
