@@ -106,7 +106,7 @@ class ManipulationClient:
 
     def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None) -> None:
         self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[], context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("pcm_client", context=self._context)
         self._consensus, self._simulator = consensus, simulator
         self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")

@@ -61,7 +61,7 @@ def _discovery() -> Finding:
     os.environ.update(environment())
     contexts = [Context(), Context()]
     for context in contexts:
-        rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
         talker, listener = (rclpy.create_node(f"pcm_doctor_{n}", context=context) for n, context in enumerate(contexts))
         got: list[float] = []

@@ -112,29 +112,38 @@ class ViewBuffer:
     def since(
         self, not_before_ns: int, timeout: float, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[tuple[View, ...], dict[str, str]]:
-        """One view of each camera, stamped at `not_before_ns` or later; waits for stragglers at most `timeout` seconds.
+        """The newest usable view of each camera, stamped at `not_before_ns` or later; waits for one at most `timeout` seconds.
 
         Returns:
             The usable views in the cameras' order, and camera -> reason for the others.
         """
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while any(max(kept, default=0) < not_before_ns for kept in self._messages.values()):
-                left = deadline - time.monotonic()
-                if left <= 0 or should_stop():
-                    break
+        while True:
+            found = {camera: self._newest_usable(camera, not_before_ns) for camera in self._messages}
+            left = deadline - time.monotonic()
+            if all(isinstance(view, View) for view in found.values()) or left <= 0 or should_stop():
+                break
+            with self._changed:
                 self._changed.wait(min(left, 0.1))
-            newest = {camera: max(kept, default=0) for camera, kept in self._messages.items()}
-        views, reasons = [], {}
-        for camera, stamp in newest.items():
-            if stamp < not_before_ns or stamp == 0:
-                reasons[camera] = f"no new view arrived within {timeout:g} s on '{self._node.resolve_topic_name(view_topic(camera))}'"
-                continue
+        views = tuple(view for view in found.values() if isinstance(view, View))
+        topic = {camera: self._node.resolve_topic_name(view_topic(camera)) for camera in found}
+        silent = f"no new view arrived within {timeout:g} s on"
+        reasons = {camera: str(view or f"{silent} '{topic[camera]}'") for camera, view in found.items() if not isinstance(view, View)}
+        return views, reasons
+
+    def _newest_usable(self, camera: str, not_before_ns: int) -> View | InvalidObservation | None:
+        """The newest usable view; if there is none, what is wrong with the newest one; None: none has arrived."""
+        with self._changed:
+            stamps = sorted((stamp for stamp in self._messages[camera] if stamp >= max(not_before_ns, 1)), reverse=True)
+        newest_fault = None
+        for stamp in stamps:
             try:
-                views.append(self._decode(camera, stamp))
+                return self._decode(camera, stamp)
             except InvalidObservation as error:
-                reasons[camera] = str(error)
-        return tuple(views), reasons
+                newest_fault = newest_fault or error
+            except KeyError:  # dropped for newer ones meanwhile
+                continue
+        return newest_fault
 
     def _decode(self, camera: str, stamp_ns: int) -> View:
         key = (camera, stamp_ns)

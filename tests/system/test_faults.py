@@ -208,7 +208,7 @@ def test_wrong_launch_arguments(arguments: list[str], text: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_pcm_launch_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     """Without an instruction it waits; SIGINT and SIGTERM end it with 0, and nodes of a launcher that was killed end themselves."""
-    file = write_parameters(tmp_path / "parameters.yaml", {"scorer_any": {"scorer": "scorers_for_tests:Indifferent", "view": "front"}})
+    file = write_parameters(tmp_path / "parameters.yaml", {"scorer_front": {**RELATION_SCORER, "view": "front"}})
     variables = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "PYTHONPATH": str(Path(__file__).parent), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "pcm_ros.cli", "launch", "manipulation", f"config:={file}"]
     process = subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -229,7 +229,7 @@ def test_pcm_launch_leaves_no_process(tmp_path: Path, number: signal.Signals) ->
 
 
 def test_pcm_launch_without_success_exits_with_1(tmp_path: Path) -> None:
-    file = write_parameters(tmp_path / "parameters.yaml", {"scorer_any": {"scorer": "scorers_for_tests:Indifferent", "view": "front"}})
+    file = write_parameters(tmp_path / "parameters.yaml", {"scorer_front": {**RELATION_SCORER, "view": "front"}})
     variables = {**os.environ, "ROS_DOMAIN_ID": str(own_domain()), "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-m", "pcm_ros.cli", "launch", "manipulation", f"config:={file}", "instruction:=juggle"]
     done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -246,8 +246,8 @@ def test_no_image_is_lost_with_the_shipped_profile(tmp_path: Path) -> None:
     try:
         output, _ = listener.communicate(timeout=90)
     finally:
-        talker.terminate()
-        talker.wait(10)
+        talker.kill()
+        talker.wait()
     assert output.split() == [str(number) for number in range(40)]
 
 
