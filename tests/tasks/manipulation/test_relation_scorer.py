@@ -1,0 +1,160 @@
+"""One view's energy: low where the right object goes to the right place, and honest about what the view does not show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic_scenes import BLUE, GREEN, RED, box, cup, observation, scene
+from torch import Tensor
+
+from pcm_ros.consensus import Batch
+from pcm_ros.tasks.manipulation.context import Context
+from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.grounding import Region
+from pcm_ros.tasks.manipulation.relation_scorer import Assessment, RelationScorer, belief, fused_logits, probability_of
+from pcm_ros.tasks.manipulation.workcell import Observation
+from pcm_ros.tasks.manipulation.world_model import world_model
+
+SHAPES = (box(0.45, -0.2, (0.05, 0.05, 0.05), RED), cup(0.55, 0.15, 0.07, 0.05, BLUE, flare=0.6), box(0.65, -0.1, (0.05, 0.05, 0.05), GREEN))
+RED_BLOCK, BLUE_BOWL, GREEN_BLOCK = 0, 1, 2
+VIEWS = ("front", "left", "right", "top", "robot")
+
+
+class ColorGrounder:
+    """5 where the region has the colour that the phrase names, -5 elsewhere."""
+
+    name = "color"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def logits(self, rgb: np.ndarray, regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+        self.asked += 1
+        channel = {"red": 0, "green": 1, "blue": 2}
+        brightest = [int(rgb[region.mask].mean(axis=0).argmax()) for region in regions]
+        return torch.tensor([[5.0 if channel[p.split()[0]] == b else -5.0 for p in phrases] for b in brightest]).reshape(len(regions), len(phrases))
+
+
+def context(kind: RelationKind, *phrases: str, held: tuple[Relation, ...] = ()) -> Context:
+    return Context(Relation(kind, phrases[0], phrases[1:]), held, scene(*SHAPES), observation(*SHAPES))
+
+
+def batch_of(given: Context, *targets: tuple[int, float, float]) -> Batch:
+    category = torch.tensor([target[0] for target in targets])
+    parameters = torch.tensor([[x, y, 0.0] for _, x, y in targets], dtype=torch.float64)
+    return Batch(parameters, category, {"motion": world_model(given).motions(category, parameters)})
+
+
+# Places for the red block, seen from the robot's base: +y is left, +x is behind.
+PLACES = {
+    RelationKind.LEFT_OF: (0.55, 0.29),
+    RelationKind.RIGHT_OF: (0.55, 0.0),
+    RelationKind.BEHIND: (0.70, 0.15),
+    RelationKind.IN_FRONT_OF: (0.40, 0.15),
+    RelationKind.IN: (0.55, 0.15),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("kind", PLACES)
+def test_the_right_object_in_the_right_place_is_best(kind: RelationKind, view: str) -> None:
+    given = context(kind, "red block", "blue bowl")
+    right = PLACES[kind]
+    others = [place for other, place in PLACES.items() if other != kind]
+    batch = batch_of(given, (RED_BLOCK, *right), (GREEN_BLOCK, *right), *((RED_BLOCK, *place) for place in others))
+    energy = RelationScorer(view, ColorGrounder()).energy(batch, given)
+    assert energy.shape == (6,)
+    assert energy.dtype == torch.float64
+    assert bool(torch.isfinite(energy).all())
+    assert int(energy.argmin()) == 0
+    assert float(energy[0]) < 1.5
+    assert float(energy[1:].min()) > float(energy[0]) + 1.5
+
+
+def test_between() -> None:
+    given = context(RelationKind.BETWEEN, "red block", "blue bowl", "green block")
+    batch = batch_of(given, (RED_BLOCK, 0.61, 0.01), (RED_BLOCK, 0.45, 0.15), (RED_BLOCK, 0.40, -0.25), (GREEN_BLOCK, 0.5, -0.02))
+    for view in VIEWS:
+        energy = RelationScorer(view, ColorGrounder()).energy(batch, given)
+        assert int(energy.argmin()) == 0
+        assert float(energy[1:].min()) > float(energy[0]) + 1.0
+
+
+def test_a_proposal_scores_the_same_in_any_company() -> None:
+    given = context(RelationKind.LEFT_OF, "red block", "blue bowl")
+    rng = np.random.default_rng(0)
+    targets = [(int(rng.integers(3)), float(rng.uniform(0.4, 0.7)), float(rng.uniform(-0.3, 0.3))) for _ in range(40)]
+    scorer = RelationScorer("front", ColorGrounder())
+    together = scorer.energy(batch_of(given, *targets), given)
+    assert torch.equal(scorer.energy(batch_of(given, *targets), given), together)
+    for number in (0, 7, 39):
+        assert torch.allclose(scorer.energy(batch_of(given, targets[number]), given), together[number : number + 1], atol=1e-6)
+
+
+def test_held_relations_must_stay() -> None:
+    """The red block left of the green one holds; moving the green one to the left of the bowl would end it."""
+    holds = Relation(RelationKind.IN_FRONT_OF, "red block", ("green block",))
+    free, bound = (context(RelationKind.LEFT_OF, "green block", "blue bowl", held=held) for held in ((), (holds,)))
+    target = (GREEN_BLOCK, 0.40, 0.33)
+    scorer = RelationScorer("top", ColorGrounder())
+    assert float(scorer.energy(batch_of(bound, target), bound)[0]) > float(scorer.energy(batch_of(free, target), free)[0]) + 2
+
+
+def test_images_are_grounded_once_a_scene() -> None:
+    given = context(RelationKind.LEFT_OF, "red block", "blue bowl")
+    grounder = ColorGrounder()
+    scorer = RelationScorer("front", grounder)
+    for _ in range(3):
+        scorer.energy(batch_of(given, (0, 0.5, 0.0)), given)
+    scorer.assess(given)
+    assert grounder.asked == 1
+
+
+def test_how_things_are() -> None:
+    for kind, truth in ((RelationKind.RIGHT_OF, True), (RelationKind.LEFT_OF, False), (RelationKind.IN, False)):
+        given = context(kind, "red block", "blue bowl")
+        assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
+        probability, logits = probability_of(assessments)
+        assert (probability > 0.8) if truth else (probability < 0.1), kind
+        assert logits.argmax(dim=0).tolist() == [RED_BLOCK, BLUE_BOWL]
+
+
+def test_the_other_one_is_another_one() -> None:
+    given = context(RelationKind.LEFT_OF, "other red block", "red block")
+    probability, _ = probability_of([RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS])
+    assert probability < 0.5  # there is one red block only
+
+
+def test_a_view_that_is_not_there() -> None:
+    given = context(RelationKind.LEFT_OF, "red block", "blue bowl")
+    alone = replace(given, observation=Observation(given.observation.views[:1]))
+    with pytest.raises(KeyError, match="no view 'top'"):
+        RelationScorer("top", ColorGrounder()).assess(alone)
+
+
+def test_an_empty_table() -> None:
+    empty = Context(Relation(RelationKind.LEFT_OF, "red block", ("blue bowl",)), (), scene(), observation())
+    assessment = RelationScorer("front", ColorGrounder()).assess(empty)
+    assert assessment.logits.shape == (0, 2)
+    assert probability_of([assessment])[0] == 0
+
+
+def test_beliefs() -> None:
+    logs = belief(torch.tensor([[4.0, torch.nan], [-4.0, -8.0], [torch.nan, -8.0]], dtype=torch.float64))
+    assert torch.allclose(logs.exp().sum(dim=0), torch.ones(2, dtype=torch.float64))
+    assert logs.exp().min() >= 0.03 / 3 - 1e-12  # no view can veto
+    assert logs[:, 0].argmax() == 0
+    assert logs[0, 1] == logs[:, 1].max()  # not seen is likelier than seen and unlike
+
+
+def test_views_that_do_not_see_an_object_have_no_say_on_it() -> None:
+    margins = torch.full((2, 2), 3.0, dtype=torch.float64)
+    sees = Assessment("a", torch.tensor([[2.0, -1.0], [0.0, 4.0]], dtype=torch.float64), margins)
+    blind = Assessment("b", torch.tensor([[math.nan, math.nan], [2.0, 0.0]], dtype=torch.float64), margins)
+    assert fused_logits([sees, blind]).tolist() == [[2.0, -1.0], [1.0, 2.0]]
+    assert fused_logits([blind])[0].tolist() == [-3.0, -3.0]
