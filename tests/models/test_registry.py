@@ -28,7 +28,9 @@ def test_every_embedded_model_is_well() -> None:
         assert model.size > 1_000_000
 
 
-@pytest.mark.parametrize(("name", "role"), [("no-such-model", "clip"), ("segmenter", "clip"), ("pcm-clip-resnet", "segmenter"), ("", "clip")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("no-such-model", "clip"), ("segmenter", "clip"), ("pcm-clip-resnet", "segmenter"), ("", "clip")]
+)
 def test_unknown_names_and_other_roles(name: str, role: str) -> None:
     with pytest.raises(ModelUnavailable, match=rf"model '{name}' is not a known {role}; known: .*pcm models") as error:
         registry.entry(name, role)

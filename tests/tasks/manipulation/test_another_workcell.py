@@ -77,8 +77,8 @@ def test_the_same_seed_gives_the_same_world(world: AnotherWorld) -> None:
 def test_a_grasp_of_nothing_fails_and_a_stop_is_obeyed(world: AnotherWorld) -> None:
     world.reset(3)
     cell = AnotherWorkcell(world)
-    nowhere = TABLE + [0.36, 0.30, 0.05]
-    action = PickPlace(nowhere, 0.0, 0.06, nowhere + [-0.05, 0, 0], 0.0)
+    nowhere = np.add(TABLE, (0.36, 0.30, 0.05))
+    action = PickPlace(nowhere, 0.0, 0.06, np.add(nowhere, (-0.05, 0, 0)), 0.0)
     assert cell.execute(action).code == ExecutionCode.GRASP_FAILED
     assert cell.execute(action, lambda: True).code == ExecutionCode.CANCELED
 

@@ -99,7 +99,7 @@ def test_policy_settings_out_of_range(settings: dict[str, Any]) -> None:
 
 
 def test_unknown_grounders() -> None:
-    with pytest.raises(ModelUnavailable, match="'clip-of-dreams' is not a known clip; known: .*pcm-clip-resnet"):
+    with pytest.raises(ModelUnavailable, match=r"'clip-of-dreams' is not a known clip; known: .*pcm-clip-resnet"):
         build_grounder(("segmenter", "clip-of-dreams"), build_vision())
     with pytest.raises(ValueError, match="at least one"):
         build_grounder((), build_vision())

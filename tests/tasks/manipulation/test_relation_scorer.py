@@ -20,7 +20,11 @@ from pcm_ros.tasks.manipulation.relation_scorer import Assessment, RelationScore
 from pcm_ros.tasks.manipulation.workcell import Observation
 from pcm_ros.tasks.manipulation.world_model import world_model
 
-SHAPES = (box(0.45, -0.2, (0.05, 0.05, 0.05), RED), cup(0.55, 0.15, 0.07, 0.05, BLUE, flare=0.6), box(0.65, -0.1, (0.05, 0.05, 0.05), GREEN))
+SHAPES = (
+    box(0.45, -0.2, (0.05, 0.05, 0.05), RED),
+    cup(0.55, 0.15, 0.07, 0.05, BLUE, flare=0.6),
+    box(0.65, -0.1, (0.05, 0.05, 0.05), GREEN),
+)
 RED_BLOCK, BLUE_BOWL, GREEN_BLOCK = 0, 1, 2
 VIEWS = ("front", "left", "right", "top", "robot")
 
@@ -37,7 +41,9 @@ class ColorGrounder:
         self.asked += 1
         channel = {"red": 0, "green": 1, "blue": 2}
         brightest = [int(rgb[region.mask].mean(axis=0).argmax()) for region in regions]
-        return torch.tensor([[5.0 if channel[p.split()[0]] == b else -5.0 for p in phrases] for b in brightest]).reshape(len(regions), len(phrases))
+        return torch.tensor([[5.0 if channel[p.split()[0]] == b else -5.0 for p in phrases] for b in brightest]).reshape(
+            len(regions), len(phrases)
+        )
 
 
 def context(kind: RelationKind, *phrases: str, held: tuple[Relation, ...] = ()) -> Context:

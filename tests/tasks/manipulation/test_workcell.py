@@ -22,7 +22,11 @@ from pcm_ros.tasks.manipulation.workcell import (
     rotation_from_quaternion,
 )
 
-turns = st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1).map(lambda q: np.array(q) / np.linalg.norm(q))
+turns = (
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4)
+    .filter(lambda q: np.linalg.norm(q) > 0.1)
+    .map(lambda q: np.array(q) / np.linalg.norm(q))
+)
 
 
 def view(orientation: np.ndarray | None = None, height: int = 12, width: int = 16, **changes: object) -> View:

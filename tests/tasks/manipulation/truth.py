@@ -116,9 +116,7 @@ class TruthGrounder:
         return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(phrases))
 
 
-def truth_policy(
-    workcell: Workcell, truth: Truth, views: Sequence[str], config: ManipulationConfig | None = None
-) -> ManipulationPolicy:
+def truth_policy(workcell: Workcell, truth: Truth, views: Sequence[str], config: ManipulationConfig | None = None) -> ManipulationPolicy:
     """The policy of `assembly.build_policy` with the truth in the place of the models."""
     config = config or ManipulationConfig()
     watched = Watched(workcell)

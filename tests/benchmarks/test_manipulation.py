@@ -1,0 +1,126 @@
+"""The manipulation bench end to end on an episode, with the embedded segmenter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pcm_ros.benchmarks.commands import app
+from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, summarise
+from pcm_ros.sim.workcell import SimWorkcell
+from pcm_ros.sim.world import WorldConfig, cameras
+
+QUICK = ["--scorers", "segmenter", "--candidates", "48", "--iterations", "2", "--views", "2"]
+
+
+def run(path: Path, *arguments: str) -> dict[str, object]:
+    result = CliRunner().invoke(app, ["manipulation", "--suite", "relations-1", "--json", str(path), *QUICK, *arguments])
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "result.json"
+    run(path, "--episodes", "1", "--seed", "1000")
+    return path
+
+
+def test_the_json(written: Path) -> None:
+    data = json.loads(written.read_text())
+    assert {"command", "config", "versions", "machine", "seconds", "results", "records"} <= set(data)
+    assert data["config"]["suite"] == "relations-1"
+    assert data["config"]["views"] == 2
+    assert {"success", "claimed_success", "errors"} <= set(data["results"])
+    assert data["results"]["errors"]["value"] == 0
+    for estimate in data["results"].values():
+        assert set(estimate) == {"value", "low", "high", "n"}
+    (record,) = data["records"]
+    assert record["id"] == "relations-1-1000"
+    assert isinstance(record["success"], bool)
+    assert record["instruction"]
+    assert record["action_count"] == len(record["actions"])
+    assert len(record["plan_seconds"]) >= len(record["actions"])
+    assert all(len(action) == 9 for action in record["actions"])
+    assert {"note_same_color", "note_same_kind", "outcome", "message", "perceived", "objects", "degraded"} <= set(record)
+
+
+def test_the_report_lies_beside_it(written: Path) -> None:
+    page = written.with_suffix(".html").read_text()
+    assert "<html" in page
+    assert "relations-1" in page
+    assert not list(written.parent.glob("*.journal"))
+
+
+def test_the_same_seed_gives_the_same_episode(written: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again.json", "--episodes", "1", "--seed", "1000")
+    timing = {"seconds", "plan_seconds", "wall_seconds"}
+    first = json.loads(written.read_text())["records"][0]
+    second = again["records"][0]  # type: ignore[index]
+    assert {k: v for k, v in first.items() if k not in timing} == {k: v for k, v in second.items() if k not in timing}
+
+
+def test_an_unfinished_run_goes_on(written: Path, tmp_path: Path) -> None:
+    """A run that was killed after its first episode: the record in the journal is kept, not run again."""
+    path = tmp_path / "result.json"
+    data = json.loads(written.read_text())
+    config = {**data["config"]}
+    kept = {**data["records"][0], "instruction": "from the journal"}
+    from pcm_ros.evidence.journal import Entry, Journal
+
+    with Journal(path.with_name("result.json.journal"), "manipulation", config, False) as journal:
+        journal.append(Entry(kept, "earlier", 1.0, "commit"))
+    resumed = run(path, "--episodes", "2", "--seed", "1000")
+    records = resumed["records"]
+    assert [record["id"] for record in records] == ["relations-1-1000", "relations-1-1001"]  # type: ignore[attr-defined]
+    assert records[0]["instruction"] == "from the journal"  # type: ignore[index]
+    assert resumed["machine"]["sessions"] == 2  # type: ignore[index]
+
+
+def test_noise_in_the_place_of_the_segmenter(tmp_path: Path) -> None:
+    data = run(tmp_path / "noise.json", "--episodes", "1", "--seed", "1000", "--segmenter", "noise")
+    assert data["config"]["segmenter"] == "noise"  # type: ignore[index]
+    assert data["results"]["errors"]["value"] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--views", "6"], "views"),
+        (["--segmenter", "guess"], "allowed: embedded, noise"),
+        (["--suite", "relations-99"], "relations-99"),
+        (["--scorers", "clip-of-dreams"], "clip-of-dreams"),
+        (["--episodes", "0"], "episodes"),
+        (["--aggregate", "mode", "--scorers", "segmenter"], "aggregate"),
+    ],
+)
+def test_arguments_out_of_range(arguments: list[str], word: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["manipulation", "--episodes", "1", "--json", str(tmp_path / "x.json"), *arguments])
+    assert result.exit_code == 2
+    assert word in result.output
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_python_function_checks_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="views is 0; allowed: 1"):
+        bench("relations-1", 1, 0, tmp_path / "x.json", views=0)
+
+
+def test_fewer_views() -> None:
+    cell = SimWorkcell("relations-1", WorldConfig(cameras=cameras(5, 64, 48)), seed=1)
+    for count in (1, 3, 5):
+        names = [view.name for view in FewerViews(cell, VIEW_ORDER[:count]).observe().views]
+        assert sorted(names) == sorted(VIEW_ORDER[:count])
+    cell.close()
+
+
+def test_an_episode_that_raised_counts_as_failed() -> None:
+    good = {"success": True, "outcome": "SUCCESS", "plan_seconds": [1.0, 3.0], "note_same_color": True, "note_same_kind": False}
+    results = summarise([good, {"error": "it fell over"}])
+    assert results["success"].value == 0.5
+    assert results["claimed_success"].value == 1
+    assert results["plan_seconds.median"].value == 2
+    assert results["success.same_color"].n == 1
