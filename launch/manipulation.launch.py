@@ -19,7 +19,8 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, LifecycleTransition
+from lifecycle_msgs.msg import Transition
 
 from pcm_ros import bringup
 
@@ -37,10 +38,13 @@ def start(context: LaunchContext) -> list:
             parameters=[str(system.parameter_file), dict(node.parameters)],
             remappings=list(node.remappings.items()),
             output="screen",
-            autostart=True,
         )
         for node in system.nodes
     ]
+    # Not LifecycleNode(autostart=True): newer releases of launch_ros only.
+    transitions = [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE]
+    names = [f"/{node.name}" for node in system.nodes]
+    actions.append(LifecycleTransition(lifecycle_node_names=names, transition_ids=transitions))
     if system.instruction:
         words = [sys.executable, "-m", "pcm_ros.cli", "send", system.instruction, "--seed", str(system.seed), "--timeout", "180"]
         client = ExecuteProcess(cmd=words, name="send", output="screen")

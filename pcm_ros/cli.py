@@ -30,7 +30,7 @@ def describe() -> None:
 def _fail(message: str, code: int = 2) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print("[bold red]error[/]:", message, highlight=False, markup=True, soft_wrap=True)
+    Console(stderr=True, emoji=False).print("[bold red]error[/]:", message, highlight=False, markup=True, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -49,7 +49,7 @@ def launch(
 
     from pcm_ros import bringup
 
-    console = Console()
+    console = Console(emoji=False)
     if show_arguments and system in bringup.SYSTEMS:
         for argument in bringup.SYSTEMS[system][0]:
             console.print(f"[bold]{argument.name}[/]:={argument.default}  {argument.description}", highlight=False)
@@ -80,7 +80,7 @@ def send(
     from pcm_ros.client import ManipulationClient, NotAvailable
     from pcm_ros.console import INTERRUPTED, result_line, state_line, stop_on_signals
 
-    console = Console()
+    console = Console(emoji=False)
     with stop_on_signals() as asked, ManipulationClient() as client:
         try:
             goal = client.start(instruction, seed, lambda state: console.print(state_line(state), highlight=False, soft_wrap=True), timeout)
@@ -126,7 +126,7 @@ def run(
     from pcm_ros.tasks.manipulation.policy import Executed, Finished
     from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
 
-    console, done, end = Console(), [], None
+    console, done, end = Console(emoji=False), [], None
     try:
         settings = manipulation_config_of(config or bringup.folder("config") / "manipulation.yaml")
         cell = SimWorkcell(task, seed=scene)
@@ -176,7 +176,7 @@ def models() -> None:
         broken |= bool(problems)
         state = "[red]" + "; ".join(problems) + "[/]" if problems else "[green]ok[/]"
         table.add_row(entry.name, entry.role, entry.source, entry.licence, f"{entry.size / 1e6:.1f}", state)
-    Console().print(table)
+    Console(emoji=False).print(table)
     raise typer.Exit(1 if broken else 0)
 
 
@@ -187,7 +187,7 @@ def doctor() -> None:
 
     from pcm_ros.doctor import examine
 
-    console = Console()
+    console = Console(emoji=False)
     findings = examine()
     for finding in findings:
         mark = "[green]ok[/]     " if not finding.problem else "[red]missing[/]" if finding.fatal else "[yellow]warning[/]"

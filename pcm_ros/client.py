@@ -141,11 +141,15 @@ class ManipulationClient:
                 "runs, compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
             )
         report = None if on_feedback is None else (lambda message: on_feedback(message.feedback.state))
-        handle = self.wait(
-            self._action.send_goal_async(Manipulate.Goal(instruction=instruction, seed=seed), feedback_callback=report), timeout
-        )
-        if not handle.accepted:
-            raise NotAvailable(f"consensus node '{self._consensus}' rejected the goal: it is not active; configure and activate it first")
+        deadline = time.monotonic() + timeout
+        while True:
+            goal = Manipulate.Goal(instruction=instruction, seed=seed)
+            handle = self.wait(self._action.send_goal_async(goal, feedback_callback=report), timeout)
+            if handle.accepted:
+                break
+            if time.monotonic() > deadline:
+                raise NotAvailable(f"consensus node '{self._consensus}' rejects goals: it is not active; configure and activate it first")
+            time.sleep(0.2)  # it is on its way up
         return RunningGoal(self, handle)
 
     def manipulate(

@@ -78,7 +78,7 @@ class ConsensusNode(Node):
         ),
         Parameter("view_age", 3.0, "seconds; a first look takes no older images", low=0.1, high=3600.0),
         Parameter("motion_timeout", 300.0, "seconds that one pick and place may take", low=1.0, high=3600.0),
-        Parameter("startup_timeout", 20.0, "seconds that the first goal waits for the other nodes", low=0.0, high=600.0),
+        Parameter("startup_timeout", 60.0, "seconds that the first goal waits for the other nodes", low=0.0, high=600.0),
         Parameter("output", "", "folder for the videos; empty: none are made"),
         *CONFIG_PARAMETERS,
     )
@@ -246,9 +246,12 @@ class ConsensusNode(Node):
     def _wait_for_others(self) -> None:
         """Give nodes that were never met the time to start; those that were met and are gone are told of at once."""
         deadline = time.monotonic() + self.value("startup_timeout")
+        newly_met = self._met != self._others
         while not self._should_stop():
             self._met |= {part for part in self._others if part.ready}
             if self._met == self._others or time.monotonic() > deadline:
+                if newly_met:
+                    self._workcell.forget_older_views()  # which the nodes that have just come up may not have received
                 self._met = self._others
                 return
             time.sleep(0.05)

@@ -312,6 +312,10 @@ class RosWorkcell:
         assert self._limits is not None
         return self._limits
 
+    def forget_older_views(self) -> None:
+        """Observe with images that are taken from now on."""
+        self._not_before_ns = self._node.get_clock().now().nanoseconds
+
     def observe(self) -> Observation:
         """Images after the last motion. Cameras without a usable view are `missing`, and `reasons` says why.
 
