@@ -41,7 +41,7 @@ class Build(build_py):
             shutil.copytree(site / name, target / name, ignore=shutil.ignore_patterns("*.c", "__pycache__"))
         for library in site.glob("*.so"):
             shutil.copy2(library, target)
-        if self.editable_mode:  # so that type checkers and import linters, which run no import hooks, see pcm_ros.sim and pcm_ros.benchmarks too
+        if self.editable_mode:  # so that type checkers and import linters see pcm_ros.sim and pcm_ros.benchmarks too
             for name in LINKED:
                 link = ROOT / "pcm_ros" / name
                 if not link.is_symlink():
