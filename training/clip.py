@@ -27,7 +27,7 @@ from pcm_ros.sim.objects import KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
 from training.render_scenes import HELD_OUT_PAIRS
-from training.segmenter import ALLOWED, Scenes, save
+from training.segmenter import ALLOWED, Scenes, averaged, save
 
 LEAST_PIXELS = 60
 
@@ -88,7 +88,7 @@ def loss_of(
     model: torch.nn.Module, image: torch.Tensor, text: torch.Tensor, kind: np.ndarray, colour: np.ndarray
 ) -> tuple[torch.Tensor, dict[str, float]]:
     with torch.autocast("cpu", torch.bfloat16):
-        features = model.encode_image(image)
+        features = model.encode_image(image.contiguous(memory_format=torch.channels_last))
         texts = model.encode_text(text)
     logits = (
         functional.normalize(features.float(), dim=-1) @ functional.normalize(texts.float(), dim=-1).T * model.logit_scale.exp()
@@ -154,7 +154,8 @@ def main() -> None:
     tokenizer = open_clip.get_tokenizer(options.config.stem)
     size = json.loads(options.config.read_text())["vision_cfg"]["image_size"]
     scenes, held_out = Scenes(options.data, "train"), Scenes(options.data, "test")
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True)
+    model.to(memory_format=torch.channels_last)
+    average = averaged(model)
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.02)
     start, step, log = time.time(), 0, []
     while (progress := (time.time() - start) / 60 / options.minutes) < 1:

@@ -223,7 +223,7 @@ def main() -> None:
 
         network.load_state_dict(load_safetensors(options.start))
     network.to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True)
+    average = averaged(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-3)
     start, step, seen, log = time.time(), 0, 0, []
     while (progress := (time.time() - start) / 60 / options.minutes) < 1:
@@ -265,6 +265,21 @@ def main() -> None:
         figures,
         training,
     )
+
+
+def averaged(network: torch.nn.Module) -> torch.optim.swa_utils.AveragedModel:
+    """Exponential moving average of weights and buffers, whose memory grows with the steps (to 500): a short run must not be averaged with
+    its random start."""
+
+    def update(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+        decay = min(0.998, (1 + float(count)) / (20 + float(count)))
+        for old, new in zip(average, current, strict=True):
+            if old.is_floating_point() and bool(torch.isfinite(old).all()):  # attention masks hold -inf
+                old.lerp_(new.to(old.dtype), 1 - decay)
+            else:
+                old.copy_(new)
+
+    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def save(network: torch.nn.Module, path: Path) -> None:

@@ -69,7 +69,7 @@ class ManipulationConfig:
     extra_scorers: tuple[str, ...] = ()
     attempts: int = 4
     holds: float = 0.5
-    present: float = -2.5
+    present: float = -1.0
 
     @property
     def policy(self) -> PolicyConfig:

@@ -143,7 +143,12 @@ class Perception:
         keys = np.floor((stacked[:, :3] - low) / self._config.voxel).astype(np.int64)
         span = keys.max(axis=0) + 1
         _, inverse, counts = np.unique((keys[:, 0] * span[1] + keys[:, 1]) * span[2] + keys[:, 2], return_inverse=True, return_counts=True)
-        sums = coo_matrix((np.ones(len(stacked), dtype=np.float32), (inverse, np.arange(len(stacked)))), shape=(len(counts), len(stacked))).tocsr() @ stacked
+        sums = (
+            coo_matrix(
+                (np.ones(len(stacked), dtype=np.float32), (inverse, np.arange(len(stacked)))), shape=(len(counts), len(stacked))
+            ).tocsr()
+            @ stacked
+        )
         mean = np.asarray(sums) / counts[:, None].astype(np.float32)
         embedding = mean[:, 10:]
         embedding = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)
@@ -166,7 +171,7 @@ class Perception:
         config, part = self._config, voxels.take(members)
         features = np.concatenate(
             [part.center / config.vote_scale, part.embedding * np.float32(np.sqrt(0.5) / config.embedding_scale)], axis=1
-        )   # |difference of unit vectors|^2 / 2 = 1 - cosine
+        )  # |difference of unit vectors|^2 / 2 = 1 - cosine
         sample = _thin(len(members), 240)
         if len(sample) < 2:
             return [members]
@@ -206,7 +211,9 @@ class Perception:
         best = mean.argmax(axis=1)
         confidence = 1 / (1 + np.exp(-mean.max(axis=1)))
         objects = tuple(
-            SceneObject(thing.points, thing.colors, self._vocabulary[best[i]] if seen[i] else "object", float(confidence[i]) if seen[i] else 0.0)
+            SceneObject(
+                thing.points, thing.colors, self._vocabulary[best[i]] if seen[i] else "object", float(confidence[i]) if seen[i] else 0.0
+            )
             for i, thing in enumerate(scene.objects)
         )
         return Scene(objects, scene.table_height, scene.limits, scene.stamp_ns)

@@ -14,7 +14,8 @@ from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Relation
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
-from pcm_ros.tasks.manipulation.relation_scorer import Assessment, probability_of
+from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
+from pcm_ros.tasks.manipulation.relation_scorer import Assessment, fused_logits, probability_of
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
 
@@ -127,7 +128,7 @@ class PolicyConfig:
     attempts: int = 4
     most_actions: int = 40
     holds: float = 0.5
-    present: float = -2.5
+    present: float = -1.0
     least_judges: int = 1
 
     def __post_init__(self) -> None:
@@ -217,6 +218,8 @@ class _Run:
         self._failed: list[tuple[float, float, float, float]] = []
         self._degraded: dict[str, str] = {}  # who -> what was wrong with it first
         self._seen: tuple[Observation, Scene] | None = None
+        self._expected: Scene | None = None
+        self._memory = ObjectMemory()
 
     def finished(self, outcome: Outcome, message: str) -> Finished:
         return Finished(outcome, message, self._actions, tuple(who + what for who, what in self._degraded.items()))
@@ -253,6 +256,8 @@ class _Run:
             for name in observation.missing:
                 self._degrade(f"camera '{name}'", " is missing")
             scene = self._perception.perceive(observation)
+            if self._expected is not None:
+                scene = reconcile(scene, self._expected, observation)
             self._seen = (observation, scene)
             yield Observed(observation, scene)
         return self._seen
@@ -274,7 +279,8 @@ class _Run:
                 Outcome.QUORUM,
                 f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}",
             )
-        probability, logits = probability_of(assessments)
+        logits = self._memory.recall(context.scene, context.relation, fused_logits(assessments))
+        probability = probability_of(assessments, logits)
         best = tuple(float(x) for x in logits.amax(dim=0)) if len(logits) else (float("-inf"),) * len(context.relation.phrases)
         return Checked(context.relation, probability, probability >= self._config.holds, best, dropped)
 
@@ -302,15 +308,20 @@ class _Run:
                 f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}",
             )
         action = action_of(last.leader)
-        motion = tuple(float(x) for x in last.leader.extras["motion"][0])
-        yield Chosen(context.relation, action, int(last.leader.category[0]), motion, context)  # type: ignore[arg-type]
+        dx, dy, dz, turn = (float(x) for x in last.leader.extras["motion"][0])
+        motion = (dx, dy, dz, turn)
+        yield Chosen(context.relation, action, int(last.leader.category[0]), motion, context)
         self._stop_if_asked()
         result = self._workcell.execute(action, self._should_stop)
         self._actions += 1
         self._seen = None
         yield Executed(action, result)
+        self._expected = context.scene
         if result.ok:
             self._failed.clear()
+            category = int(last.leader.category[0])
+            self._expected = expected_scene(context.scene, category, motion)
+            self._memory.move(category, motion)
         else:
             x, y, z = action.pick_position.tolist()
             self._failed.append((x, y, z, action.pick_yaw))

@@ -121,8 +121,10 @@ class RelationScorer:
         rows = torch.arange(count)
         pixel = masks.other_centroids()
         pixel[rows, masks.category] = masks.centroid
-        shown = 1.0 - masks.other_hidden()
+        shown = (1.0 - masks.other_hidden()) * masks.static.shown
         shown[rows, masks.category] = masks.visibility
+        # The middle of what is left of a mask is not the object's: from half hidden on, it says nothing.
+        shown = ((shown - 0.5) / 0.35).clamp(0, 1)
         direction = torch.stack(
             [
                 (pixel[..., 0] - view.intrinsics[0, 2]) / view.intrinsics[0, 0],
@@ -137,7 +139,7 @@ class RelationScorer:
         seen = ground_offset(context.scene.limits, origin[:2] + length[..., None] * direction[..., :2])
         # A grazing ray says little about the distance: such views lean on the fused scene.
         steep = (drop.abs() / direction.square().sum(-1).sqrt() / 0.25).clamp(max=1.0)
-        trust = torch.where(torch.isfinite(seen).all(-1), shown.clamp(0, 1) * steep, torch.zeros_like(shown))[..., None]
+        trust = torch.where(torch.isfinite(seen).all(-1), shown * steep, torch.zeros_like(shown))[..., None]
         return trust * torch.nan_to_num(seen, nan=0.0, posinf=0.0, neginf=0.0) + (1 - trust) * scene.ground
 
     # How the relation is measured
@@ -205,14 +207,16 @@ def _mean_of_seen(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def probability_of(assessments: list[Assessment]) -> tuple[float, Tensor]:
-    """Probability that the relation holds as things are, and the fused log-odds (M, K).
+def probability_of(assessments: list[Assessment], logits: Tensor) -> float:
+    """Probability that the relation holds as things are.
 
     p = sum over objects of prod_k p(object | phrase k) * mean over views of sigmoid(margin).
+
+    Args:
+        logits: (M, K) log-odds of the phrases, those of `fused_logits` or with memory added.
     """
-    logits = fused_logits(assessments)
     if len(logits) == 0:
-        return 0.0, logits
+        return 0.0
     beliefs = torch.softmax(logits, dim=0)
     truth = torch.stack([torch.sigmoid(assessment.margins) for assessment in assessments]).mean(dim=0)
     weight = beliefs[:, 0]
@@ -222,4 +226,4 @@ def probability_of(assessments: list[Assessment]) -> tuple[float, Tensor]:
     distinct = torch.stack([assessment.margins for assessment in assessments]).amax(dim=0) > -torch.inf
     weight = torch.where(distinct & ~clash, weight, torch.zeros_like(weight))
     total = weight.sum()
-    return (float((weight * truth.nan_to_num(0.0)).sum() / total) if total > 1e-12 else 0.0), logits
+    return float((weight * truth.nan_to_num(0.0)).sum() / total) if total > 1e-12 else 0.0

@@ -80,12 +80,14 @@ class StaticView:
         depth: (M, h, w) float32 metres, depth of what stays when object m is taken away (inf: nothing there).
         masks: (M, M, h, w) bool, masks[m, j] = what is seen of object j when object m is taken away (j == m: what is seen now).
         pixel: (h * w, 2) float32, image pixel (u, v) in the middle of each cell.
+        shown: (M,) float64 0..1, share of each object's silhouette that is seen now (the rest is hidden by something else).
     """
 
     stride: int
     depth: Tensor
     masks: Tensor
     pixel: Tensor
+    shown: Tensor
 
     @cached_property
     def behind(self) -> Tensor:
@@ -403,7 +405,10 @@ class WorldModel:
             masks[taken, taken] = hole
         vv, uu = np.meshgrid(rows, columns, indexing="ij")
         pixel = torch.from_numpy(np.stack([uu, vv], axis=-1).reshape(-1, 2).astype(np.float32))
-        return StaticView(stride, torch.from_numpy(depths), torch.from_numpy(masks), pixel)
+        whole = np.isfinite(layers).sum(axis=(1, 2))
+        seen = np.array([np.count_nonzero((labels == number) & np.isfinite(layers[number])) for number in range(self.count)])
+        shown = torch.from_numpy(np.minimum(seen / np.maximum(whole, 1), 1.0).astype(np.float64).reshape(-1))
+        return StaticView(stride, torch.from_numpy(depths), torch.from_numpy(masks), pixel, shown)
 
     def _splat(self, view: View, stride: int) -> tuple[Tensor, list[tuple[int, int]]]:
         """How far a point's square reaches in cells (M,): at least the nearest cell, else enough to join the points of a surface; and

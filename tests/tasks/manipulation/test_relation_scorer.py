@@ -125,14 +125,16 @@ def test_how_things_are() -> None:
     for kind, truth in ((RelationKind.RIGHT_OF, True), (RelationKind.LEFT_OF, False), (RelationKind.IN, False)):
         given = context(kind, "red block", "blue bowl")
         assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
-        probability, logits = probability_of(assessments)
+        logits = fused_logits(assessments)
+        probability = probability_of(assessments, logits)
         assert (probability > 0.8) if truth else (probability < 0.1), kind
         assert logits.argmax(dim=0).tolist() == [RED_BLOCK, BLUE_BOWL]
 
 
 def test_the_other_one_is_another_one() -> None:
     given = context(RelationKind.LEFT_OF, "other red block", "red block")
-    probability, _ = probability_of([RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS])
+    assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
+    probability = probability_of(assessments, fused_logits(assessments))
     assert probability < 0.5  # there is one red block only
 
 
@@ -147,7 +149,7 @@ def test_an_empty_table() -> None:
     empty = Context(Relation(RelationKind.LEFT_OF, "red block", ("blue bowl",)), (), scene(), observation())
     assessment = RelationScorer("front", ColorGrounder()).assess(empty)
     assert assessment.logits.shape == (0, 2)
-    assert probability_of([assessment])[0] == 0
+    assert probability_of([assessment], fused_logits([assessment])) == 0
 
 
 def test_beliefs() -> None:

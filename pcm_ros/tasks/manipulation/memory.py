@@ -1,0 +1,161 @@
+"""What is known of objects from before: after an action, things are expected where the world model put them.
+
+Expectation helps where one look cannot tell: a plate hidden under the bowl that was put on it, a can inside a bowl of its own colour, a block that is
+harder to recognise where it stands now. It is checked against the new images (what a camera sees through is not there) and never overrides
+a place that the images show to be empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from pcm_ros.tasks.manipulation.goal import Relation
+from pcm_ros.tasks.manipulation.scene import Points, Scene, SceneObject
+from pcm_ros.tasks.manipulation.workcell import Array, Observation
+
+# A new point this near to an expected one belongs to the expected object (metres): voxel size and a small error of the hand.
+SAME_POINT = 0.008
+# An expected point is seen through if a camera looks further than this past it (metres).
+SEEN_THROUGH = 0.02
+# An object that was not found is still believed in if no more than this share of its points is seen through.
+MOST_SEEN_THROUGH = 0.3
+# Share of the expected points that must have new ones beside them for a whole object to be recognised as the expected one.
+LEAST_COVERED = 0.3
+SAME_CENTER = 0.04
+FEWEST_POINTS = 12
+NEW = 0.25
+
+
+def expected_scene(scene: Scene, category: int, motion: tuple[float, float, float, float]) -> Scene:
+    """The scene after a motion (dx, dy, dz, dyaw) of object `category`, as the world model predicts it."""
+    thing = scene.objects[category]
+    cos, sin = np.cos(motion[3]), np.sin(motion[3])
+    relative = thing.points - thing.center.astype(np.float32)
+    turned = np.stack([cos * relative[:, 0] - sin * relative[:, 1], sin * relative[:, 0] + cos * relative[:, 1], relative[:, 2]], axis=1)
+    return scene.with_object_moved(category, (turned + thing.center + np.asarray(motion[:3])).astype(np.float32))
+
+
+def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
+    """A perceived scene in the light of the expected one.
+
+    Points near an expected object go to that object where perception has put two expected objects into one piece or mixed their points;
+    objects that are expected, not found and not seen through are kept. Everything else stays as it was perceived.
+
+    Args:
+        scene: perceived now. expected: from before, see `expected_scene`. observation: the images now.
+    """
+    if not scene.objects or not expected.objects:
+        return scene
+    points = np.concatenate([thing.points for thing in scene.objects])
+    colors = np.concatenate([thing.colors for thing in scene.objects])
+    perceived = np.concatenate([np.full(len(thing.points), i) for i, thing in enumerate(scene.objects)])
+    owner = _expected_owner(points, expected)
+    share = np.zeros((len(scene.objects), len(expected.objects)))
+    for i, thing in enumerate(scene.objects):
+        mine = owner[perceived == i]
+        share[i] = np.bincount(mine[mine >= 0], minlength=len(expected.objects)) / len(thing.points)
+    match = {k: int(share[:, k].argmax()) for k in range(len(expected.objects)) if share[:, k].max() > 0}
+    label = perceived.copy()
+    extra: list[SceneObject] = []
+    for k, thing in enumerate(expected.objects):
+        mine = owner == k
+        covered = _covered(thing.points, points)
+        rivals = [other for other in match if other != k and match[other] == match.get(k, -1)]
+        alone = k in match and (not rivals or all(share[match[k], k] > share[match[k], other] for other in rivals))
+        if alone and covered >= LEAST_COVERED:
+            if len(set(perceived[mine])) > 1:  # its points lie in several pieces: those of its neighbours come home
+                label[mine] = match[k]
+            continue
+        if seen_through(thing.points, observation) > MOST_SEEN_THROUGH:
+            continue
+        number = len(scene.objects) + len(extra)
+        extra.append(thing)
+        label[mine] = number
+    objects = []
+    for number, thing in enumerate([*scene.objects, *extra]):
+        chosen = label == number
+        if chosen.sum() >= FEWEST_POINTS:
+            objects.append(SceneObject(points[chosen], colors[chosen], thing.label, thing.label_confidence))
+        elif number >= len(scene.objects):
+            objects.append(thing)  # wholly hidden: remembered as it was
+    objects.sort(key=lambda thing: tuple(np.round(thing.center, 3)))
+    return Scene(tuple(objects), scene.table_height, scene.limits, scene.stamp_ns)
+
+
+def seen_through(points: Points, observation: Observation) -> float:
+    """Share of points (P, 3) that some camera looks past by more than SEEN_THROUGH: nothing can be there."""
+    through = np.zeros(len(points), dtype=bool)
+    for view in observation.views:
+        uv, depth = view.project(points)
+        pixel = np.rint(np.where(np.isfinite(uv), uv, -1)).astype(int)
+        height, width = view.depth.shape
+        inside = (depth > 0.02) & (pixel >= 0).all(axis=1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
+        seen = np.zeros(len(points))
+        seen[inside] = np.where(view.valid_depth, view.depth, 0.0)[pixel[inside, 1], pixel[inside, 0]]
+        through |= inside & (seen > depth + SEEN_THROUGH)
+    return float(through.mean())
+
+
+def _expected_owner(points: Points, expected: Scene) -> npt.NDArray[np.int64]:
+    """(P,) number of the expected object next to each point, -1 where none is within SAME_POINT."""
+    cloud = np.concatenate([thing.points for thing in expected.objects])
+    number = np.concatenate([np.full(len(thing.points), k, dtype=np.int64) for k, thing in enumerate(expected.objects)])
+    gap, nearest = cKDTree(cloud).query(points, distance_upper_bound=SAME_POINT)
+    owner = np.full(len(points), -1, dtype=np.int64)
+    owner[np.isfinite(gap)] = number[nearest[np.isfinite(gap)]]
+    return owner
+
+
+def _covered(expected: Points, points: Points) -> float:
+    gap, _ = cKDTree(points).query(expected[:: max(1, len(expected) // 300)], distance_upper_bound=SAME_POINT)
+    return float(np.isfinite(gap).mean())
+
+
+@dataclass
+class _Known:
+    center: Array
+    logits: dict[str, float]
+
+
+class ObjectMemory:
+    """Log-odds of phrases, carried along with the objects of one run from scene to scene.
+
+    A phrase's log-odds for an object are those remembered, corrected by what is seen now with weight NEW: objects are seen best before others
+    are put in front of them or into them. An object is recognised by where it is expected.
+    """
+
+    def __init__(self) -> None:
+        self._scene: Scene | None = None
+        self._known: list[_Known] = []
+        self._before: list[_Known] = []
+
+    def recall(self, scene: Scene, relation: Relation, logits: Tensor) -> Tensor:
+        """(M, K) log-odds of the relation's phrases for the scene's objects, memory included; they are remembered in turn."""
+        if scene is not self._scene:
+            self._before = self._known
+            self._known = [_Known(thing.center, {}) for thing in scene.objects]
+            self._scene = scene
+        result = logits.clone()
+        for number, known in enumerate(self._known):
+            earlier = self._at(known.center)
+            for k, phrase in enumerate(relation.phrases):
+                if earlier is not None and phrase in earlier.logits:
+                    result[number, k] = NEW * result[number, k] + (1 - NEW) * earlier.logits[phrase]
+                known.logits[phrase] = float(result[number, k])
+        return result
+
+    def move(self, category: int, motion: tuple[float, float, float, float]) -> None:
+        """Object `category` of the last scene was moved."""
+        if category < len(self._known):
+            known = self._known[category]
+            self._known[category] = replace(known, center=known.center + np.asarray(motion[:3]))
+
+    def _at(self, center: Array) -> _Known | None:
+        near = [(float(np.linalg.norm(known.center - center)), i) for i, known in enumerate(self._before)]
+        distance, number = min(near, default=(np.inf, -1))
+        return self._before[number] if distance <= SAME_CENTER else None
