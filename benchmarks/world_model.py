@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pybullet
 
 from pcm_ros.consensus import mixed_seed
-from pcm_ros.evidence import Document, mean, ratio, run_bench
+from pcm_ros.evidence import Document, Estimate, mean, ratio, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.sim.cameras import render
 from pcm_ros.sim.workcell import SimWorkcell
@@ -59,10 +59,8 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
 
     world, client = cell.world, cell.world.client
     bodies = cell.world.bodies()
-    nearest = [
-        min(bodies, key=lambda body, thing=thing: float(np.linalg.norm((body.low + body.high) / 2 - thing.center)))
-        for thing in scene.objects
-    ]
+    middles = np.stack([(body.low + body.high) / 2 for body in bodies])
+    nearest = [bodies[int(np.linalg.norm(middles - thing.center, axis=1).argmin())] for thing in scene.objects]
     state = pybullet.saveState(physicsClientId=client)
     start = time.perf_counter()
     for number, motion in zip(iteration.batch.category.tolist(), iteration.batch.extras["motion"].tolist(), strict=True):
@@ -88,7 +86,7 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
     }
 
 
-def summarise(records: list[Record]) -> dict[str, Any]:
+def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     good = [record for record in records if "error" not in record]
     ours, theirs = [r["ours_seconds"] for r in good], [r["simulated_seconds"] for r in good]
     return {"ratio": ratio(theirs, ours), "ours_seconds": mean(ours), "simulated_seconds": mean(theirs)} if good else {}

@@ -97,9 +97,7 @@ def send(
     raise typer.Exit(0 if outcome.success else INTERRUPTED if asked.is_set() else 1)
 
 
-@app.command(
-    epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the red one" --scene 7 --actions plan.json`'
-)
+@app.command(epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the red one" --scene 7 --actions plan.json`')
 def run(
     instruction: Annotated[str, typer.Argument(help="What the robot shall do.")],
     seed: Seed = 0,

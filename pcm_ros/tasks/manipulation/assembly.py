@@ -63,12 +63,12 @@ class ManipulationConfig:
     normalise: Normalise = "none"
     aggregate: Aggregate = "sum"
     quorum: float = 0.6
-    timeout: float = 60.0
+    timeout: float = 20.0
     finalists: int = 8
     weights: tuple[tuple[str, float], ...] = ()
     extra_scorers: tuple[str, ...] = ()
     attempts: int = 4
-    holds: float = 0.5
+    holds: float = 0.3
     present: float = -1.0
 
     @property

@@ -102,8 +102,8 @@ class GraspScorer:
     """How good the chosen grasp is among what the gripper could do: -log of its quality (see `Grasps.quality`).
 
     Energy: 0 (firm, square on, near the middle) .. 4. A pick that is none of the planned grasps gets 3; near one that has failed, up to 6
-    more for each failure: 6 exp(-(metres / 0.015)^2 - (turn / 0.4)^2). Wrong when: the object is slippery, heavy, or hollow where it was not
-    seen.
+    more for each failure: 6 exp(-(metres / 0.015)^2 - (turn / 0.4)^2). Wrong when: the object is slippery, heavy, or hollow where it was
+    not seen.
     """
 
     name = "grasp"

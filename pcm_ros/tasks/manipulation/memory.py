@@ -1,8 +1,7 @@
 """What is known of objects from before: after an action, things are expected where the world model put them.
 
-Expectation helps where one look cannot tell: a plate hidden under the bowl that was put on it, a can inside a bowl of its own colour, a block that is
-harder to recognise where it stands now. It is checked against the new images (what a camera sees through is not there) and never overrides
-a place that the images show to be empty.
+Expectation helps where one look cannot tell: a plate hidden under the bowl that was put on it, a can inside a bowl of its own colour, a
+block that is harder to recognise where it stands now. It is checked against the new images: what a camera sees through is not there.
 """
 
 from __future__ import annotations
@@ -125,8 +124,8 @@ class _Known:
 class ObjectMemory:
     """Log-odds of phrases, carried along with the objects of one run from scene to scene.
 
-    A phrase's log-odds for an object are those remembered, corrected by what is seen now with weight NEW: objects are seen best before others
-    are put in front of them or into them. An object is recognised by where it is expected.
+    A phrase's log-odds for an object are those remembered, corrected by what is seen now with weight NEW: objects are seen best before
+    others are put in front of them or into them. An object is recognised by where it is expected.
     """
 
     def __init__(self) -> None:

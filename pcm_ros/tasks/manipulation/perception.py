@@ -149,9 +149,9 @@ class Perception:
             ).tocsr()
             @ stacked
         )
-        mean = np.asarray(sums) / counts[:, None].astype(np.float32)
+        mean: npt.NDArray[np.float32] = (np.asarray(sums) / counts[:, None]).astype(np.float32)
         embedding = mean[:, 10:]
-        embedding = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)
+        embedding = (embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)).astype(np.float32)
         return _Voxels(mean[:, :3], mean[:, 3:6], embedding, mean[:, 6:9], mean[:, 9])
 
     def _split(self, voxels: _Voxels) -> list[npt.NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,14 +120,15 @@ class PolicyConfig:
 
     Attributes:
         attempts: actions spent on one relation before giving up, 1..20. most_actions: in a whole run, 1..200.
-        holds: probability from which a relation counts as true, 0..1.
+        holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
+            relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
 
     attempts: int = 4
     most_actions: int = 40
-    holds: float = 0.5
+    holds: float = 0.3
     present: float = -1.0
     least_judges: int = 1
 
@@ -249,7 +250,7 @@ class _Run:
             spent[wanted] += 1
             yield from self._act(Context(wanted, tuple(held), scene, observation, tuple(self._failed)))
 
-    def _look(self) -> Iterator[Event]:
+    def _look(self) -> Generator[Event, None, tuple[Observation, Scene]]:
         self._stop_if_asked()
         if self._seen is None:
             observation = self._workcell.observe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ class EpisodeRecorder:
     def __init__(self, path: Path, instruction: str, columns: int = 3) -> None:
         self.path, self._instruction, self._columns = Path(path), instruction, columns
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = None
+        self._writer: Any = None
         self._size: tuple[int, int] | None = None
         self._last: Image | None = None
         self._status = ""

@@ -140,10 +140,10 @@ def test_what_leaves_the_image_is_not_seen_and_does_no_harm(world: WorldModel, d
     """At any distance beyond any border, also behind the camera."""
     motion = torch.tensor([[dx, dy, dz, 0.3]], dtype=torch.float64)
     category = torch.zeros(1, dtype=torch.int64)
-    for view in world.observation.views if world.observation else ():
-        masks = world.predict_masks(view.name, category, motion)
-        uv, depth = view.project(world.moved_points(category, motion)[0].numpy())
-        far = (uv < -12).any(-1) | (uv[:, 0] > view.depth.shape[1] + 12) | (uv[:, 1] > view.depth.shape[0] + 12) | (depth < 0)
+    for camera in world.observation.views if world.observation else ():
+        masks = world.predict_masks(camera.name, category, motion)
+        uv, depth = camera.project(world.moved_points(category, motion)[0].numpy())
+        far = (uv < -12).any(-1) | (uv[:, 0] > camera.depth.shape[1] + 12) | (uv[:, 1] > camera.depth.shape[0] + 12) | (depth < 0)
         if far.all():
             assert not masks.moved.any()
             assert masks.visibility[0] == 0
