@@ -123,6 +123,7 @@ class PolicyConfig:
         holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
             relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there.
+        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
 
@@ -130,6 +131,7 @@ class PolicyConfig:
     most_actions: int = 40
     holds: float = 0.3
     present: float = -1.0
+    expected: float = 4.0
     least_judges: int = 1
 
     def __post_init__(self) -> None:
@@ -307,6 +309,13 @@ class _Run:
             raise _Ended(
                 Outcome.IMPOSSIBLE,
                 f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}",
+            )
+        votes = [energy for judge in self._judges if (energy := last.leader_energies.get(judge.name)) is not None and energy == energy]
+        if votes and sum(votes) / len(votes) > self._config.expected:
+            raise _Ended(
+                Outcome.IMPOSSIBLE,
+                f"not even the best proposal is expected to make '{context.relation}' true: mean energy of the views "
+                f"{sum(votes) / len(votes):.1f} nats > {self._config.expected:g}",
             )
         action = action_of(last.leader)
         dx, dy, dz, turn = (float(x) for x in last.leader.extras["motion"][0])
