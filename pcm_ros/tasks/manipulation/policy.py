@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -122,7 +123,8 @@ class PolicyConfig:
         attempts: actions spent on one relation before giving up, 1..20. most_actions: in a whole run, 1..200.
         holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
             relation_margin): what is planned shall be clear, what is found may be close.
-        present: log-odds below which a phrase's best object counts as not there.
+        present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
+            object has log-odds higher by more than this.
         expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
@@ -131,6 +133,7 @@ class PolicyConfig:
     most_actions: int = 40
     holds: float = 0.3
     present: float = -1.0
+    contrast: float = 2.0
     expected: float = 4.0
     least_judges: int = 1
 
@@ -223,6 +226,7 @@ class _Run:
         self._seen: tuple[Observation, Scene] | None = None
         self._expected: Scene | None = None
         self._memory = ObjectMemory()
+        self._found: set[str] = set()
 
     def finished(self, outcome: Outcome, message: str) -> Finished:
         return Finished(outcome, message, self._actions, tuple(who + what for who, what in self._degraded.items()))
@@ -240,7 +244,6 @@ class _Run:
                 context = Context(relation, (), scene, observation)
                 check = self._check(context)
                 yield check
-                self._refuse_absent(check, scene)
                 if check.holds:
                     held.append(relation)
                 elif wanted is None:
@@ -284,17 +287,28 @@ class _Run:
             )
         logits = self._memory.recall(context.scene, context.relation, fused_logits(assessments))
         probability = probability_of(assessments, logits)
-        best = tuple(float(x) for x in logits.amax(dim=0)) if len(logits) else (float("-inf"),) * len(context.relation.phrases)
+        if not len(logits):
+            raise _Ended(
+                Outcome.OBJECT_NOT_FOUND, f"no object was found in the workspace, so none that looks like '{context.relation.subject}'"
+            )
+        best = tuple(float(x) for x in logits.amax(dim=0))
+        self._refuse_absent(context, best, tuple(logits.argmax(dim=0).tolist()))
         return Checked(context.relation, probability, probability >= self._config.holds, best, dropped)
 
-    def _refuse_absent(self, check: Checked, scene: Scene) -> None:
-        for phrase, logit in zip(check.relation.phrases, check.best_logits, strict=True):
-            if logit < self._config.present:
-                there = ", ".join(sorted(thing.label for thing in scene.objects)) or "nothing"
-                raise _Ended(
-                    Outcome.OBJECT_NOT_FOUND,
-                    f"no object looks like '{phrase}' (log-odds {logit:.1f} < {self._config.present}); on the table: {there}",
-                )
+    def _refuse_absent(self, context: Context, best_logits: Sequence[float], best: Sequence[int]) -> None:
+        """End the run if a phrase fits nothing. What was once found is not refused later: something may hide it now."""
+        for phrase, logit, number in zip(context.relation.phrases, best_logits, best, strict=True):
+            thing = context.scene.objects[number]
+            named = math.log(thing.label_confidence / (1 - thing.label_confidence)) if 0 < thing.label_confidence < 1 else -math.inf
+            if phrase in self._found or (logit >= self._config.present and named - logit <= self._config.contrast):
+                self._found.add(phrase)
+                continue
+            there = ", ".join(sorted(thing.label for thing in context.scene.objects))
+            raise _Ended(
+                Outcome.OBJECT_NOT_FOUND,
+                f"no object looks like '{phrase}': the nearest is rather a {thing.label} (log-odds {logit:.1f}, as a {thing.label} "
+                f"{named:.1f}); on the table: {there}",
+            )
 
     def _act(self, context: Context) -> Iterator[Event]:
         last: Iteration | None = None
