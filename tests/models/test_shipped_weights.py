@@ -29,7 +29,7 @@ def pictures() -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("name", ["segmenter", "pcm-clip-resnet"])
 def test_kind_is_recognised_as_often_as_the_card_says(name: str, pictures: list[dict[str, np.ndarray]]) -> None:
-    """Kind among eight, by single regions of at least 60 pixels; the card's figure lies within the sampling error of some hundred regions."""
+    """Kind among eight, by single regions of at least 60 pixels; the slack is the sampling error of some hundred regions."""
     card = json.loads((registry.WEIGHTS / f"{name}.card.json").read_text())
     grounder = build_grounder([name], build_vision())
     phrases = [KIND_WORDS[kind][0] for kind in KINDS]
