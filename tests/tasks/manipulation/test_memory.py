@@ -25,7 +25,7 @@ def merged(*objects: SceneObject) -> Scene:
 def test_expected_scene_moves_the_object_and_nothing_else() -> None:
     before = scene(BLOCK, BOWL)
     after = expected_scene(before, 0, (0.1, 0.05, 0.02, np.pi / 2))
-    assert after.objects[0].center == pytest.approx([*before.objects[0].center, 0.1, 0.05, 0.02], abs=0.003)
+    assert after.objects[0].center == pytest.approx(np.add(before.objects[0].center, (0.1, 0.05, 0.02)), abs=0.003)
     assert after.objects[1] is before.objects[1]
 
 
