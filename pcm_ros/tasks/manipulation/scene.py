@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -57,15 +57,6 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
-class HeightMap:
-    """Highest surface over a grid: `z[i, j]` is the height (world metres) at x = origin[0] + i * cell, y = origin[1] + j * cell."""
-
-    z: Points
-    origin: Array
-    cell: float
-
-
-@dataclass(frozen=True)
 class Scene:
     """Objects on a table.
 
@@ -80,21 +71,6 @@ class Scene:
     table_height: float
     limits: WorkcellLimits
     stamp_ns: int = 0
-    _height_maps: dict[int, HeightMap] = field(default_factory=dict, repr=False, compare=False)
-
-    def height_map(self, without: int = -1, cell: float = 0.004) -> HeightMap:
-        """Height map of the workspace, object number `without` left out (-1: none). Cached per object."""
-        if without not in self._height_maps:
-            low, high = np.asarray(self.limits.workspace_min), np.asarray(self.limits.workspace_max)
-            shape = np.ceil((high[:2] - low[:2]) / cell).astype(int) + 1
-            z = np.full(shape, self.table_height, dtype=np.float32)
-            for number, thing in enumerate(self.objects):
-                if number != without:
-                    index = np.rint((thing.points[:, :2] - low[:2]) / cell).astype(int)
-                    inside = ((index >= 0) & (index < shape)).all(axis=1)
-                    np.maximum.at(z, tuple(index[inside].T), thing.points[inside, 2])
-            self._height_maps[without] = HeightMap(z, low[:2].copy(), cell)
-        return self._height_maps[without]
 
     def with_object_moved(self, number: int, points: Points) -> Scene:
         """The scene with object `number` at new points (P, 3); order and colours stay."""
