@@ -21,6 +21,7 @@ from pcm_ros.tasks.manipulation.workcell import Array, Observation
 SAME_POINT = 0.008
 # An expected point is seen through if a camera looks further than this past it (metres).
 SEEN_THROUGH = 0.02
+LEAST_SEEN_THROUGH = 0.005
 # An object that was not found is still believed in if no more than this share of its points is seen through.
 MOST_SEEN_THROUGH = 0.3
 # Share of the expected points that must have new ones beside them for a whole object to be recognised as the expected one.
@@ -58,9 +59,14 @@ def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
     for i, thing in enumerate(scene.objects):
         mine = owner[perceived == i]
         share[i] = np.bincount(mine[mine >= 0], minlength=len(expected.objects)) / len(thing.points)
-    match = {k: int(share[:, k].argmax()) for k in range(len(expected.objects)) if share[:, k].max() > 0}
+    pieces = np.bincount(perceived, minlength=len(scene.objects))
+    common = share * pieces[:, None]
+    # The piece most like the object: neither a crumb that is wholly its own nor a heap that it is only a part of.
+    alike = 2 * common / (pieces[:, None] + common.sum(axis=0))
+    match = {k: int(alike[:, k].argmax()) for k in range(len(expected.objects)) if share[:, k].max() > 0}
     label = perceived.copy()
     extra: list[SceneObject] = []
+    hidden: set[int] = set()
     for k, thing in enumerate(expected.objects):
         mine = owner == k
         covered = _covered(thing.points, points)
@@ -74,20 +80,28 @@ def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
             continue
         number = len(scene.objects) + len(extra)
         extra.append(thing)
+        if covered < LEAST_COVERED or mine.sum() < FEWEST_POINTS:
+            hidden.add(number)
         label[mine] = number
     objects = []
     for number, thing in enumerate([*scene.objects, *extra]):
         chosen = label == number
-        if chosen.sum() >= FEWEST_POINTS:
+        if number in hidden:  # remembered as it was, with the little that is seen of it
+            objects.append(
+                replace(thing, points=np.concatenate([points[chosen], thing.points]), colors=np.concatenate([colors[chosen], thing.colors]))
+            )
+        elif chosen.sum() >= FEWEST_POINTS or (number < len(scene.objects) and np.array_equal(chosen, perceived == number)):
             objects.append(SceneObject(points[chosen], colors[chosen], thing.label, thing.label_confidence))
-        elif number >= len(scene.objects):
-            objects.append(thing)  # wholly hidden: remembered as it was
     objects.sort(key=lambda thing: tuple(np.round(thing.center, 3)))
     return Scene(tuple(objects), scene.table_height, scene.limits, scene.stamp_ns)
 
 
 def seen_through(points: Points, observation: Observation) -> float:
-    """Share of points (P, 3) that some camera looks past by more than SEEN_THROUGH: nothing can be there."""
+    """Share of an object's points (P, 3) that some camera looks past by more than SEEN_THROUGH: nothing can be there.
+
+    Of a thin object, as a plate, half its height is enough, but no less than LEAST_SEEN_THROUGH: the table is right behind it.
+    """
+    past = min(SEEN_THROUGH, max(LEAST_SEEN_THROUGH, float(np.ptp(points[:, 2])) / 2))
     through = np.zeros(len(points), dtype=bool)
     for view in observation.views:
         uv, depth = view.project(points)
@@ -96,7 +110,7 @@ def seen_through(points: Points, observation: Observation) -> float:
         inside = (depth > 0.02) & (pixel >= 0).all(axis=1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
         seen = np.zeros(len(points))
         seen[inside] = np.where(view.valid_depth, view.depth, 0.0)[pixel[inside, 1], pixel[inside, 0]]
-        through |= inside & (seen > depth + SEEN_THROUGH)
+        through |= inside & (seen > depth + past)
     return float(through.mean())
 
 
@@ -118,6 +132,7 @@ def _covered(expected: Points, points: Points) -> float:
 @dataclass
 class _Known:
     center: Array
+    size: Array
     logits: dict[str, float]
 
 
@@ -137,11 +152,14 @@ class ObjectMemory:
         """(M, K) log-odds of the relation's phrases for the scene's objects, memory included; they are remembered in turn."""
         if scene is not self._scene:
             self._before = self._known
-            self._known = [_Known(thing.center, {}) for thing in scene.objects]
+            self._known = []
+            for thing in scene.objects:  # what is not asked for now may be asked for again later
+                same = self._at(thing.center, thing.size)
+                self._known.append(_Known(thing.center, thing.size, dict(same.logits) if same else {}))
             self._scene = scene
         result = logits.clone()
         for number, known in enumerate(self._known):
-            earlier = self._at(known.center)
+            earlier = self._at(known.center, known.size)
             for k, phrase in enumerate(relation.phrases):
                 if earlier is not None and phrase in earlier.logits:
                     result[number, k] = NEW * result[number, k] + (1 - NEW) * earlier.logits[phrase]
@@ -154,7 +172,7 @@ class ObjectMemory:
             known = self._known[category]
             self._known[category] = replace(known, center=known.center + np.asarray(motion[:3]))
 
-    def _at(self, center: Array) -> _Known | None:
-        near = [(float(np.linalg.norm(known.center - center)), i) for i, known in enumerate(self._before)]
-        distance, number = min(near, default=(np.inf, -1))
-        return self._before[number] if distance <= SAME_CENTER else None
+    def _at(self, center: Array, size: Array) -> _Known | None:
+        """The object from before at this place; of several, as a bowl and what lies in it, the one nearest in place and size."""
+        near = [known for known in self._before if np.linalg.norm(known.center - center) <= SAME_CENTER]
+        return min(near, key=lambda known: float(np.linalg.norm(known.center - center) + np.linalg.norm(known.size - size)), default=None)
