@@ -12,12 +12,16 @@ import torch
 from pcm_ros.evidence import Document, Estimate, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.sim.workcell import SimWorkcell
-from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_grounder, build_vision
+from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig, build_grounder, build_vision
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.perception import Perception
+from pcm_ros.tasks.manipulation.policy import PolicyConfig, is_there
 from pcm_ros.tasks.manipulation.world_model import WorldModel
 
 NEAR = 0.03  # metres between a perceived and a true centre that count as the same object
+
+
+_RATES = ("pair", "pair_found", "kind", "false_alarm", "present_accepted", "absent_accepted")
 
 
 class _Prepared:
@@ -26,8 +30,9 @@ class _Prepared:
         self.vision = build_vision()
         names = list(config["experts"])
         self.experts: dict[str, Grounder] = {name: build_grounder([name], self.vision) for name in names}
+        self.all = build_grounder(names, self.vision)
         if len(names) > 1:
-            self.experts["ensemble"] = build_grounder(names, self.vision)
+            self.experts["ensemble"] = self.all
         self.present = config["present"]
 
 
@@ -50,7 +55,7 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
     cell = prepared.workcell
     cell.reset(item)
     observation = cell.observe()
-    scene = Perception(prepared.vision, cell.limits).perceive(observation)
+    scene = Perception(prepared.vision, cell.limits, grounder=prepared.all, vocabulary=VOCABULARY).perceive(observation)
     world = WorldModel(scene, observation)
     bodies = cell.world.bodies()
     owner = []  # true object of each perceived one, or -1
@@ -82,6 +87,12 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
         ]
         record[f"{name}.logits_present"] = [float(logits[:, k].max()) for k in range(len(pairs))]
         record[f"{name}.logits_absent"] = [float(logits[:, len(pairs) + len(single) + k].max()) for k in range(len(absent))]
+        if expert is prepared.all:  # what the policy would do before its first action
+            verdicts = [
+                is_there(float(logits[best[k], k]), scene.objects[best[k]].label_confidence, PolicyConfig()) for k in range(logits.shape[1])
+            ]
+            record["policy.present_accepted"] = verdicts[: len(pairs)]
+            record["policy.absent_accepted"] = verdicts[len(pairs) + len(single) :]
     return record
 
 
@@ -89,9 +100,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Shares, pooled over scenes."""
     good = [record for record in records if "error" not in record]
     results = {"same_objects": rate([bool(record["matched"]) for record in good])}
-    for key in sorted(
-        {key for record in good for key in record if key.rsplit(".", 1)[-1] in ("pair", "pair_found", "kind", "false_alarm") and "." in key}
-    ):
+    for key in sorted({key for record in good for key in record if key.rsplit(".", 1)[-1] in _RATES and "." in key}):
         values = [bool(value) for record in good for value in record.get(key, [])]
         if values:
             results[key] = rate(values)

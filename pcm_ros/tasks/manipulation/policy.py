@@ -144,6 +144,21 @@ class PolicyConfig:
             raise ValueError(f"holds {self.holds} must be between 0 and 1, least_judges {self.least_judges} at least 1")
 
 
+def is_there(logit: float, confidence: float, config: PolicyConfig) -> bool:
+    """Whether the object that fits a phrase best is what the phrase says.
+
+    Args:
+        logit: fused log-odds of the phrase for that object.
+        confidence: 0..1, perception's for its own name of it (SceneObject.label_confidence); 0: it has none.
+    """
+    named = _log_odds(confidence)
+    return logit >= config.present and named - logit <= config.contrast
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability)) if 0 < probability < 1 else math.copysign(math.inf, probability - 0.5)
+
+
 class _Ended(Exception):
     def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(message)
@@ -299,15 +314,14 @@ class _Run:
         """End the run if a phrase fits nothing. What was once found is not refused later: something may hide it now."""
         for phrase, logit, number in zip(context.relation.phrases, best_logits, best, strict=True):
             thing = context.scene.objects[number]
-            named = math.log(thing.label_confidence / (1 - thing.label_confidence)) if 0 < thing.label_confidence < 1 else -math.inf
-            if phrase in self._found or (logit >= self._config.present and named - logit <= self._config.contrast):
+            if phrase in self._found or is_there(logit, thing.label_confidence, self._config):
                 self._found.add(phrase)
                 continue
             there = ", ".join(sorted(thing.label for thing in context.scene.objects))
             raise _Ended(
                 Outcome.OBJECT_NOT_FOUND,
                 f"no object looks like '{phrase}': the nearest is rather a {thing.label} (log-odds {logit:.1f}, as a {thing.label} "
-                f"{named:.1f}); on the table: {there}",
+                f"{_log_odds(thing.label_confidence):.1f}); on the table: {there}",
             )
 
     def _act(self, context: Context) -> Iterator[Event]:
