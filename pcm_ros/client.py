@@ -46,6 +46,10 @@ ERROR_NAMES: dict[int, str] = {
 }
 
 
+# A server that was found has not always found its new client yet, and would then lose the answer; seconds to give it.
+_DISCOVERY = 0.3
+
+
 class NotAvailable(RuntimeError):
     """No running system answers. The message says what was looked for, and the remedy."""
 
@@ -135,7 +139,9 @@ class ManipulationClient:
         Raises:
             NotAvailable: no consensus node, or it is not active.
         """
-        if not self._action.wait_for_server(timeout):
+        if not self.ready() and self._action.wait_for_server(timeout):
+            time.sleep(_DISCOVERY)
+        if not self.ready():
             raise NotAvailable(
                 f"no consensus node '{self._consensus}' answers within {timeout:g} s: start one with `pcm launch manipulation`; if one "
                 "runs, compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
@@ -184,6 +190,7 @@ class ManipulationClient:
         try:
             if not client.wait_for_service(timeout):
                 raise NotAvailable(f"service '{name}' is not there: is the simulator running and active?")
+            time.sleep(_DISCOVERY)
             response = self.wait(client.call_async(request), timeout)
         finally:
             self.node.destroy_client(client)

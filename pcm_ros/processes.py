@@ -7,18 +7,25 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.node import Node
+from rclpy.task import Future
 
 from pcm_ros.bringup import NodeSpec, System, command, environment
 from pcm_ros.client import ManipulationClient, NotAvailable
 
 # Read by pcm_ros.nodes.lifecycle.run: a node whose launcher was killed ends itself.
 LAUNCHER_VARIABLE = "PCM_LAUNCHER_PID"
+
+_STATE_AFTER = {
+    Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+}
+_ASK_AGAIN = 2.0  # seconds
 
 
 class BringupError(RuntimeError):
@@ -63,6 +70,60 @@ class RunningNode:
         return lines[-1] if lines else "it said nothing"
 
 
+class Lifecycle:
+    """The lifecycle of one node, seen from outside: ask for a transition, then poll what became of it.
+
+    A server that has not yet discovered this client's reader loses its answer (rmw_fastrtps waits 100 ms for it, too little on a busy
+    machine). So the state of the node decides, not the answer alone, and what was lost is asked again.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._node = node
+        self._changing = node.create_client(ChangeState, f"{name}/change_state")
+        self._asking = node.create_client(GetState, f"{name}/get_state")
+        self._answer: Future | None = None
+        self._state: Future | None = None
+
+    def ready(self) -> bool:
+        return bool(self._changing.service_is_ready() and self._asking.service_is_ready())
+
+    def request(self, transition: int) -> None:
+        """Ask for a transition: Transition.TRANSITION_CONFIGURE or TRANSITION_ACTIVATE."""
+        self._transition, self._since, self._state = transition, time.monotonic(), None
+        self._answer = self._changing.call_async(ChangeState.Request(transition=Transition(id=transition)))
+
+    def outcome(self) -> bool | None:
+        """Whether the transition succeeded; None: not known yet."""
+        assert self._answer is not None
+        answered = self._answer.done()
+        if answered and self._answer.result().success:
+            return True
+        late = time.monotonic() - self._since > _ASK_AGAIN
+        if self._state is None:
+            if answered or late:
+                self._ask_state()
+        elif self._state.done():
+            if self._state.result().current_state.id == _STATE_AFTER[self._transition]:
+                return True  # of an earlier request, the answer to which was lost
+            if answered:
+                return False
+            if late:
+                self.request(self._transition)
+        elif late:  # lost as well, or the node is at work and will answer when it is done
+            self._ask_state()
+        return None
+
+    def decided(self) -> bool:
+        return self.outcome() is not None
+
+    def _ask_state(self) -> None:
+        self._since, self._state = time.monotonic(), self._asking.call_async(GetState.Request())
+
+    def close(self) -> None:
+        self._node.destroy_client(self._changing)
+        self._node.destroy_client(self._asking)
+
+
 class RunningSystem:
     """The processes of a system. Use as a context manager: leaving it ends them all.
 
@@ -91,25 +152,25 @@ class RunningSystem:
     def activate(self, client: ManipulationClient, timeout: float = 180.0, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Configure all nodes at the same time (models load), then activate them in order. Raises BringupError."""
         deadline = time.monotonic() + timeout
-        services = {name: client.node.create_client(ChangeState, f"{name}/change_state") for name in self.nodes}
+        lifecycles = {name: Lifecycle(client.node, name) for name in self.nodes}
         try:
-            for name, service in services.items():
-                self._until(service.service_is_ready, name, "start", deadline, should_stop)
-            self._transition(services, list(self.nodes), Transition.TRANSITION_CONFIGURE, "configure", deadline, should_stop)
-            for name in self.nodes:
-                self._transition(services, [name], Transition.TRANSITION_ACTIVATE, "activate", deadline, should_stop)
+            for name, lifecycle in lifecycles.items():
+                self._until(lifecycle.ready, name, "start", deadline, should_stop)
+            self._transition(lifecycles, Transition.TRANSITION_CONFIGURE, "configure", deadline, should_stop)
+            for name, lifecycle in lifecycles.items():
+                self._transition({name: lifecycle}, Transition.TRANSITION_ACTIVATE, "activate", deadline, should_stop)
         finally:
-            for service in services.values():
-                client.node.destroy_client(service)
+            for lifecycle in lifecycles.values():
+                lifecycle.close()
 
     def _transition(
-        self, services: dict[str, Any], names: Sequence[str], transition: int, verb: str, deadline: float, should_stop: Callable[[], bool]
+        self, lifecycles: Mapping[str, Lifecycle], transition: int, verb: str, deadline: float, should_stop: Callable[[], bool]
     ) -> None:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        futures = {name: services[name].call_async(request) for name in names}
-        for name, future in futures.items():
-            self._until(future.done, name, verb, deadline, should_stop)
-            if not future.result().success:
+        for lifecycle in lifecycles.values():
+            lifecycle.request(transition)
+        for name, lifecycle in lifecycles.items():
+            self._until(lifecycle.decided, name, verb, deadline, should_stop)
+            if not lifecycle.outcome():
                 time.sleep(0.2)  # its reason is on the way through the pipe
                 raise BringupError(f"node '{name}' did not {verb}: {self.nodes[name].reason()}")
 

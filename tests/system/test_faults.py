@@ -251,13 +251,22 @@ def test_no_image_is_lost_with_the_shipped_profile(tmp_path: Path) -> None:
     assert output.split() == [str(number) for number in range(40)]
 
 
+def test_lost_answers_of_a_transition_are_asked_for_again(tmp_path: Path) -> None:
+    """A node whose first answers are lost comes up all the same, and is configured once."""
+    parts = bringup.System((bringup.NodeSpec("losing_node", "node"),), bringup.folder("config") / "manipulation.yaml")
+    with single_node(tmp_path, parts, [], module="losing_node") as attempt:
+        attempt()
+    assert (tmp_path / "node.log").read_text().count("configured") == 1
+
+
 @contextmanager
-def single_node(folder: Path, parts: bringup.System, words: list[str]) -> Iterator[Callable[[], None]]:
+def single_node(folder: Path, parts: bringup.System, words: list[str], module: str = "") -> Iterator[Callable[[], None]]:
     """A single node on a domain of its own; calling what is yielded brings it up. It must end with code 0."""
     domain = own_domain()
     variables = {**os.environ, **bringup.environment(), "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": str(Path(__file__).parent)}
     running, spec = RunningSystem(parts, folder), parts.nodes[0]
-    command = [sys.executable, "-m", f"pcm_ros.nodes.{spec.executable}", "--ros-args", "-r", f"__node:={spec.name}", *words]
+    module = module or f"pcm_ros.nodes.{spec.executable}"
+    command = [sys.executable, "-m", module, "--ros-args", "-r", f"__node:={spec.name}", *words]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bringup.environment().items():
             patch.setenv(name, value)
