@@ -112,8 +112,8 @@ def test_a_hung_scorer_is_dropped_then_left_alone_then_welcomed_back() -> None:
     gate = Gate()
     slow = Says("slow", gate)
     batch = batch_of(torch.tensor([[3.0], [1.0]]))
-    with Ensemble([reads_column("quick", 0), slow], timeout=0.05) as ensemble:
-        assert ensemble.score(batch, None).dropped == {"slow": "no answer within 0.05 s"}
+    with Ensemble([reads_column("quick", 0), slow], timeout=1.0) as ensemble:
+        assert ensemble.score(batch, None).dropped == {"slow": "no answer within 1 s"}
         assert ensemble.score(batch, None).dropped == {"slow": "still busy with an earlier call"}
         assert slow.calls == 1
         gate.event.set()
@@ -136,12 +136,12 @@ class Works(Hangs):
     name = "works"
     def energy(self, batch, context):
         return batch.parameters[:, 0]
-ensemble = Ensemble([Hangs(), Works()], timeout=0.1)
+ensemble = Ensemble([Hangs(), Works()], timeout=1.0)
 print(ensemble.score(Batch(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)), None).dropped)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "no answer within 0.1 s" in done.stdout
+    assert "no answer within 1 s" in done.stdout
 
 
 def test_below_the_quorum_is_an_error_that_says_all() -> None:

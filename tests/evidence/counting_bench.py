@@ -55,4 +55,4 @@ def times_run(folder: Path) -> dict[int, int]:
 
 if __name__ == "__main__":
     number = int(sys.argv[2])
-    bench(Path(sys.argv[1]), number, int(sys.argv[3]), {n: {"wait": 0.05} for n in range(number)})
+    bench(Path(sys.argv[1]), number, int(sys.argv[3]), {n: {"wait": 0.1} for n in range(number)})

@@ -275,7 +275,7 @@ def test_the_same_seed_gives_the_same_actions(cell: SimWorkcell) -> None:
 def test_a_scorer_that_fails_is_left_out_and_named(cell: SimWorkcell, scorer: str, reason: str) -> None:
     episode = cell.reset(SEED)
     unruly_scorers.RELEASE.clear()
-    config = replace(QUICK, extra_scorers=(f"unruly_scorers:{scorer}",), timeout=3.0)
+    config = replace(QUICK, extra_scorers=(f"unruly_scorers:{scorer}",), timeout=6.0)
     try:
         events = list(policy_on(cell, config=config).run(episode.instruction, 0))
     finally:
