@@ -123,3 +123,27 @@ def grounding(
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command(epilog="Example: pcm bench ros --episodes 200 --json runs/ros.json")
+def ros(
+    episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
+    suite: Annotated[str, typer.Option(help="A registered task: relations-1, relations-2, relations-3, demo")] = "relations-1",
+    compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
+    config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
+    json: Json = None,
+) -> None:
+    """The ROS system for many episodes without a restart: memory, lost messages, deaths; its overhead against one process."""
+    from pcm_ros.benchmarks.ros import bench
+
+    path = json or Path("runs/ros.json")
+    try:
+        bench(episodes, seed, path, suite=suite, compare=compare, parameter_file=config, clips=clips)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: all processes of the system ended", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)

@@ -8,6 +8,7 @@ with ManipulationClient() as client:
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -25,8 +27,12 @@ from rclpy.task import Future
 from pcm_ros import msg, srv
 from pcm_ros.action import Manipulate
 from pcm_ros.nodes.conversions import pick_place_from_message, relation_message
+from pcm_ros.nodes.discovery import Repeated, greeting
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import PickPlace
+
+_ASK_AGAIN = 5.0  # seconds, for the first answer of a service
+_GOAL_ANSWER = 20.0  # seconds that a node that is there may take to accept a goal
 
 ERROR_NAMES: dict[int, str] = {
     getattr(Manipulate.Result, name): name
@@ -44,10 +50,6 @@ ERROR_NAMES: dict[int, str] = {
         "ERROR",
     )
 }
-
-
-# A server that was found has not always found its new client yet, and would then lose the answer; seconds to give it.
-_DISCOVERY = 0.3
 
 
 class NotAvailable(RuntimeError):
@@ -113,6 +115,7 @@ class ManipulationClient:
         rclpy.init(args=[], context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("pcm_client", context=self._context)
         self._consensus, self._simulator = consensus, simulator
+        self._services: dict[str, tuple[Client, bool]] = {}  # kept, with whether it has answered yet
         self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -139,18 +142,21 @@ class ManipulationClient:
         Raises:
             NotAvailable: no consensus node, or it is not active.
         """
-        if not self.ready() and self._action.wait_for_server(timeout):
-            time.sleep(_DISCOVERY)
-        if not self.ready():
+        if not self.ready() and not self._action.wait_for_server(timeout):
             raise NotAvailable(
                 f"no consensus node '{self._consensus}' answers within {timeout:g} s: start one with `pcm launch manipulation`; if one "
                 "runs, compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
             )
         report = None if on_feedback is None else (lambda message: on_feedback(message.feedback.state))
         deadline = time.monotonic() + timeout
+        known = greeting(self._action, Manipulate)
+        try:
+            self.wait(known.answer, max(timeout, _GOAL_ANSWER), self.ready, known.poll)
+        except TimeoutError as error:
+            raise NotAvailable(f"consensus node '{self._consensus}' is there, but does not answer: {error}; it hangs") from error
         while True:
             goal = Manipulate.Goal(instruction=instruction, seed=seed)
-            handle = self.wait(self._action.send_goal_async(goal, feedback_callback=report), timeout)
+            handle = self.wait(self._action.send_goal_async(goal, feedback_callback=report), max(timeout, _GOAL_ANSWER), self.ready)
             if handle.accepted:
                 break
             if time.monotonic() > deadline:
@@ -173,12 +179,12 @@ class ManipulationClient:
             goal.cancel()
             raise
 
-    def reset(self, seed: int, task: str = "", timeout: float = 60.0) -> str:
+    def reset(self, seed: int, task: str = "", timeout: float = 120.0) -> str:
         """New scene in the simulator; returns an instruction made for it. Raises NotAvailable, ValueError."""
         response = self._call(srv.ResetScene, f"{self._simulator}/reset", srv.ResetScene.Request(seed=seed, task=task), timeout)
         return str(response.instruction)
 
-    def judge(self, relation: Relation | None = None, timeout: float = 60.0) -> bool:
+    def judge(self, relation: Relation | None = None, timeout: float = 120.0) -> bool:
         """Does the relation (None: do all that the scene asks for) hold in the simulator's truth? Raises NotAvailable, ValueError."""
         request = srv.JudgeScene.Request()
         if relation is not None:
@@ -186,20 +192,28 @@ class ManipulationClient:
         return bool(self._call(srv.JudgeScene, f"{self._simulator}/judge", request, timeout).holds)
 
     def _call(self, kind: Any, name: str, request: Any, timeout: float) -> Any:
-        client = self.node.create_client(kind, name)
+        client, has_answered = self._services.get(name) or (self.node.create_client(kind, name), False)
+        self._services[name] = (client, False)
+        if not client.wait_for_service(timeout):
+            raise NotAvailable(f"service '{name}' is not there: is the simulator running and active?")
+        asking = Repeated(lambda: client.call_async(request), client.remove_pending_request, math.inf if has_answered else _ASK_AGAIN)
         try:
-            if not client.wait_for_service(timeout):
-                raise NotAvailable(f"service '{name}' is not there: is the simulator running and active?")
-            time.sleep(_DISCOVERY)
-            response = self.wait(client.call_async(request), timeout)
+            response = self.wait(asking.answer, timeout, meanwhile=asking.poll)
         finally:
-            self.node.destroy_client(client)
+            asking.close()
+        self._services[name] = (client, True)
         if response.error_msg:
             raise ValueError(response.error_msg)
         return response
 
-    def wait(self, future: Future, timeout: float | None = None, alive: Callable[[], bool] = lambda: True) -> Any:
-        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone."""
+    def wait(
+        self,
+        future: Future,
+        timeout: float | None = None,
+        alive: Callable[[], bool] = lambda: True,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone. `meanwhile` is called now and then."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -208,6 +222,7 @@ class ManipulationClient:
                 raise TimeoutError(f"no answer within {timeout:g} s")
             if not alive() and not done.wait(1.0):
                 raise NotAvailable(f"consensus node '{self._consensus}' is gone: its process ended or cannot be reached")
+            meanwhile()
         return future.result()
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class GeneratorNode(Node):
     PARAMETERS = (
         Parameter("cameras", ("front", "left", "right", "top", "back"), "cameras whose views it keeps"),
         Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts that name the objects for people"),
-        Parameter("view_timeout", 2.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
+        Parameter("view_timeout", 5.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
     )
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ Their methods wait for answers: call them from a thread that does not serve the 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +20,15 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 from torch import Tensor
 
 from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, ViewBuffer
+from pcm_ros.nodes.discovery import Repeated, greeting
+from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, SCENE_CHANGED_TOPIC, ViewBuffer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.relation_scorer import Assessment
@@ -41,6 +44,9 @@ from pcm_ros.tasks.manipulation.workcell import (
 )
 
 _POLL = 0.1
+_ASK_AGAIN = 5.0  # seconds, for the first answer of a service
+_GOAL_ANSWER = 20.0  # seconds that a driver may take to accept or reject a motion
+_SAFE_END = 30.0  # seconds that a motion may take to end after it was cancelled
 
 
 class RemoteError(RuntimeError):
@@ -51,7 +57,14 @@ class Stopped(RuntimeError):
     """The wait was ended because somebody asked to stop."""
 
 
-def wait(future: Future, timeout: float, what: str, alive: Callable[[], bool], should_stop: Callable[[], bool] = lambda: False) -> Any:
+def wait(
+    future: Future,
+    timeout: float,
+    what: str,
+    alive: Callable[[], bool],
+    should_stop: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Any:
     """The future's result. Raises RemoteError after `timeout` seconds or as soon as the other side is gone, Stopped when asked to stop."""
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
@@ -63,15 +76,17 @@ def wait(future: Future, timeout: float, what: str, alive: Callable[[], bool], s
             raise RemoteError(f"{what} is gone: its process ended or cannot be reached; restart it")
         if time.monotonic() >= deadline:
             raise RemoteError(f"{what} gave no answer within {timeout:g} s; it hangs, or is overloaded")
+        meanwhile()
     return future.result()
 
 
 class _Service:
-    """A service of another node, called and waited for. It exists while that node is active."""
+    """A service of another node, called and waited for. It exists while that node is active. Calling it twice does no harm."""
 
     def __init__(self, node: Node, kind: Any, name: str, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]) -> None:
         self._node, self._timeout, self._should_stop = node, timeout, should_stop
         self._client: Client = node.create_client(kind, name, callback_group=group)
+        self._has_answered = False
 
     @property
     def ready(self) -> bool:
@@ -83,12 +98,15 @@ class _Service:
             raise RemoteError(
                 f"{what} is not there: its node ended or is not active; restart it (its log and /diagnostics say why it ended)"
             )
-        future = self._client.call_async(request)
+        again = math.inf if self._has_answered else _ASK_AGAIN
+        asking = Repeated(lambda: self._client.call_async(request), self._client.remove_pending_request, again)
+        self._has_answered = False
         try:
-            return wait(future, self._timeout, what, self._client.service_is_ready, self._should_stop)
+            response = wait(asking.answer, self._timeout, what, self._client.service_is_ready, self._should_stop, asking.poll)
         finally:
-            if not future.done():
-                self._client.remove_pending_request(future)
+            asking.close()
+        self._has_answered = True
+        return response
 
     def close(self) -> None:
         self._node.destroy_client(self._client)
@@ -158,7 +176,7 @@ class RemoteScorer:
         if response.error_msg:
             raise RemoteError(response.error_msg)
         objects, phrases = len(context.scene.objects), len(context.relation.phrases)
-        logits = torch.from_numpy(conversions.rows(response.logits, phrases, "logits", objects))
+        logits = torch.from_numpy(conversions.rows(response.logits, len(context.relation.texts), "logits", objects))
         margins = torch.from_numpy(conversions.rows(response.margins, 1, "margins", objects**phrases))
         return Assessment(self.name, logits, margins.reshape((objects,) * phrases))
 
@@ -275,15 +293,16 @@ class RosWorkcell:
     ) -> None:
         self._node, self._should_stop = node, should_stop
         self._view_timeout, self._view_age, self._motion_timeout = view_timeout, view_age, motion_timeout
-        self.views = ViewBuffer(node, cameras)
+        self.views = ViewBuffer(node, cameras, source=True)
         self.reasons: dict[str, str] = {}
         self._limits: WorkcellLimits | None = None
         self._limits_known = threading.Event()
         self._joints = JointState()
-        self._not_before_ns = 0
+        self._not_before_ns = self._changed_ns = 0
         self._subscriptions = (
             node.create_subscription(msg.WorkcellLimits, "workcell/limits", self._receive_limits, LATCHED, callback_group=group),
             node.create_subscription(JointState, "joint_states", self._receive_joints, 10, callback_group=group),
+            node.create_subscription(Header, SCENE_CHANGED_TOPIC, self._receive_change, LATCHED, callback_group=group),
         )
         self._taken = node.create_publisher(msg.ObservationTaken, OBSERVATION_TOPIC, LATCHED)
         self._client = ActionClient(node, ExecutePickPlace, "workcell/execute", callback_group=group)
@@ -294,6 +313,9 @@ class RosWorkcell:
             self._limits_known.set()
         except conversions.InvalidMessage as error:
             self._node.get_logger().error(f"topic 'workcell/limits': {error}")
+
+    def _receive_change(self, message: Header) -> None:
+        self._changed_ns = max(self._changed_ns, conversions.nanoseconds_of(message.stamp))
 
     def _receive_joints(self, message: JointState) -> None:
         self._joints = message
@@ -322,7 +344,7 @@ class RosWorkcell:
         Raises:
             InvalidObservation: no camera delivered a usable view.
         """
-        not_before = max(self._not_before_ns, self._node.get_clock().now().nanoseconds - int(self._view_age * 1e9))
+        not_before = max(self._not_before_ns, self._changed_ns, self._node.get_clock().now().nanoseconds - int(self._view_age * 1e9))
         views, self.reasons = self.views.since(not_before, self._view_timeout, self._should_stop)
         for camera, reason in self.reasons.items():
             self._node.get_logger().warning(f"camera '{camera}' is left out: {reason}")
@@ -342,8 +364,10 @@ class RosWorkcell:
             return ExecutionResult(ExecutionCode.ERROR, f"{what} is not there: is the cell's driver active?")
         alive = self._client.server_is_ready
         try:
+            known = greeting(self._client, ExecutePickPlace)
+            wait(known.answer, _GOAL_ANSWER, what, alive, meanwhile=known.poll)
             sending = self._client.send_goal_async(ExecutePickPlace.Goal(action=conversions.pick_place_message(action)))
-            handle = wait(sending, 5.0, what, alive)
+            handle = wait(sending, _GOAL_ANSWER, what, alive)
             if not handle.accepted:
                 return ExecutionResult(ExecutionCode.ERROR, f"{what} rejected the motion: the cell is busy or not active")
             ending = handle.get_result_async()
@@ -353,7 +377,7 @@ class RosWorkcell:
                 handle.cancel_goal_async()
                 if isinstance(error, RemoteError) and not alive():
                     raise
-                result = wait(ending, 10.0, what, alive).result
+                result = wait(ending, _SAFE_END, what, alive).result
                 if isinstance(error, RemoteError):
                     return ExecutionResult(ExecutionCode.TIMEOUT, str(error))
         except RemoteError as error:

@@ -1,6 +1,7 @@
 """The simulated cell: cameras, arm, and for tests and benchmarks a judge that knows the truth.
 
-Topics `workcell/views/<camera>`, `workcell/limits` (latched), `joint_states`; action `workcell/execute`; services `~/reset`, `~/judge`. A
+Topics `workcell/views/<camera>`, `workcell/limits` (latched), `workcell/scene_changed` (latched: older views show another scene),
+`joint_states`; action `workcell/execute`; services `~/reset`, `~/judge`. A
 real cell offers the topics and the action, and everything else works on it unchanged.
 """
 
@@ -17,12 +18,13 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 
 from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
-from pcm_ros.nodes.views import LATCHED, view_topic
+from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, view_topic
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, Observation
 
 
@@ -45,6 +47,7 @@ class SimNode(Node):
         self._stamp_ns = 0
         self._interfaces: list[tuple[Any, Any]] = []
         self._moving = False
+        self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
 
     def configure(self) -> None:
         from pcm_ros.sim.workcell import SimWorkcell
@@ -57,6 +60,7 @@ class SimNode(Node):
         self._view_publishers = {camera: self.create_publisher(msg.View, view_topic(camera), qos_profile_sensor_data) for camera in cameras}
         self._limits_publisher = self.create_publisher(msg.WorkcellLimits, "workcell/limits", LATCHED)
         self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
+        self._change_publisher = self.create_publisher(Header, SCENE_CHANGED_TOPIC, LATCHED)
         group = self.work_group
         self._interfaces = [
             (self.destroy_service, self.create_service(srv.ResetScene, "~/reset", self._reset, callback_group=group)),
@@ -90,7 +94,7 @@ class SimNode(Node):
         self._server.destroy()
         for destroy, interface in self._interfaces:
             destroy(interface)
-        for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher):
+        for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher, self._change_publisher):
             self.destroy_publisher(publisher)
         with self._busy:
             self._cell.close()
@@ -150,6 +154,7 @@ class SimNode(Node):
         try:
             action = conversions.pick_place_from_message(goal.request.action)
             with self._busy:
+                self._untouched = None
                 outcome = self._cell.execute(action, should_stop)
                 result.error_code, result.error_msg = int(outcome.code), outcome.message
                 if not self.stopping.is_set():
@@ -174,9 +179,16 @@ class SimNode(Node):
             return response
         try:
             with self._busy:
-                episode = self._cell.reset(request.seed, request.task or None)
-                response.stamp = conversions.time_message(self._look())
-            response.instruction = episode.instruction
+                if self._untouched == (request.seed, request.task):
+                    stamp = self._publish()  # asked again, since the answer was lost: the scene is there
+                else:
+                    self._untouched = None
+                    self._cell.reset(request.seed, request.task or None)
+                    stamp = self._look()
+                    self._untouched = (request.seed, request.task)
+                    self._change_publisher.publish(conversions.header(stamp))
+                response.stamp = conversions.time_message(stamp)
+                response.instruction = self._cell.episode.instruction
         except (KeyError, ValueError, RuntimeError) as error:
             response.error_msg = str(error)
         return response
@@ -187,6 +199,7 @@ class SimNode(Node):
             return response
         try:
             with self._busy:
+                self._untouched = None  # judging lets the scene settle
                 if request.relation.kind:
                     verdict = self._cell.judge(conversions.relation_from_message(request.relation))
                 else:

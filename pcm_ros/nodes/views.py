@@ -2,6 +2,9 @@
 
 The newest few of each camera are kept, and those that the planner named in `ObservationTaken` until it has named others: planning on
 them takes longer than cameras take to send the next ones.
+
+Cameras send with sensor-data quality of service, so that a node may lose what others have received. The planner has every image that it
+asks others about: a node that lacks one says so on `observation/missing`, and gets it on `observation/views`, reliably.
 """
 
 from __future__ import annotations
@@ -17,13 +20,19 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 
 from pcm_ros import msg
-from pcm_ros.nodes.conversions import nanoseconds_of, view_from_message
+from pcm_ros.nodes.conversions import nanoseconds_of, time_message, view_from_message
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, View
 
 KEPT = 16
 KEPT_OBSERVATIONS = 3
 OBSERVATION_TOPIC = "observation"
+SCENE_CHANGED_TOPIC = "workcell/scene_changed"
+MISSING_TOPIC = "observation/missing"
+SENT_AGAIN_TOPIC = "observation/views"
+SENT_AGAIN = "was lost on its way to another node and is sent again"
 LATCHED = QoSProfile(depth=KEPT_OBSERVATIONS, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_RELIABLE = QoSProfile(depth=10)
+_ASK = 0.3  # seconds that an image may be late before it counts as lost, and between two requests for it
 
 
 def view_topic(camera: str) -> str:
@@ -36,9 +45,10 @@ class ViewBuffer:
     Args:
         node: subscribes with sensor-data quality of service.
         cameras: names, one topic each.
+        source: whether this buffer sends images again that others lack (the planner's does); otherwise it asks for those that it lacks.
     """
 
-    def __init__(self, node: RosNode, cameras: Sequence[str]) -> None:
+    def __init__(self, node: RosNode, cameras: Sequence[str], source: bool = False) -> None:
         self._node = node
         self._changed = threading.Condition()
         self._messages: dict[str, OrderedDict[int, msg.View]] = {camera: OrderedDict() for camera in cameras}
@@ -58,6 +68,14 @@ class ViewBuffer:
         self._subscriptions.append(
             node.create_subscription(msg.ObservationTaken, OBSERVATION_TOPIC, self._name, LATCHED, callback_group=group)
         )
+        if source:
+            self._exchange = node.create_publisher(msg.View, SENT_AGAIN_TOPIC, _RELIABLE)
+            again = node.create_subscription(msg.ObservationTaken, MISSING_TOPIC, self._send_again, _RELIABLE, callback_group=group)
+        else:
+            self._exchange = node.create_publisher(msg.ObservationTaken, MISSING_TOPIC, _RELIABLE)
+            again = node.create_subscription(msg.View, SENT_AGAIN_TOPIC, self._receive_again, _RELIABLE, callback_group=group)
+        self._source = source
+        self._subscriptions.append(again)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -69,6 +87,23 @@ class ViewBuffer:
             kept[nanoseconds_of(message.header.stamp)] = message
             self._drop_old(camera)
             self._changed.notify_all()
+
+    def _receive_again(self, message: msg.View) -> None:
+        if message.name in self._messages:
+            self._receive(message.name, message)
+
+    def _send_again(self, request: msg.ObservationTaken) -> None:
+        for camera, stamp in zip(request.views, request.stamps, strict=False):
+            with self._changed:
+                kept = self._messages.get(camera)
+                message = kept.get(nanoseconds_of(stamp)) if kept is not None else None
+            if message is not None:
+                self._node.get_logger().info(f"view '{camera}' stamped {nanoseconds_of(stamp) / 1e9:.3f} s {SENT_AGAIN}")
+                self._exchange.publish(message)
+
+    def _ask_for(self, camera: str, stamp_ns: int) -> None:
+        if not self._source:
+            self._exchange.publish(msg.ObservationTaken(views=[camera], stamps=[time_message(stamp_ns)]))
 
     def _name(self, message: msg.ObservationTaken) -> None:
         with self._changed:
@@ -90,15 +125,19 @@ class ViewBuffer:
             return max(self._messages[camera], default=0)
 
     def at(self, camera: str, stamp_ns: int, timeout: float, should_stop: Callable[[], bool]) -> View:
-        """The view of exactly this stamp; waits for it at most `timeout` seconds.
+        """The view of exactly this stamp; waits for it at most `timeout` seconds, and asks the planner for it meanwhile.
 
         Raises:
             InvalidObservation: it did not arrive, or cannot be used.
         """
-        deadline = time.monotonic() + timeout
+        asked = time.monotonic()
+        deadline = asked + timeout
         with self._changed:
             while stamp_ns not in self._messages[camera]:
                 left = deadline - time.monotonic()
+                if time.monotonic() - asked > _ASK:
+                    asked = time.monotonic()
+                    self._ask_for(camera, stamp_ns)
                 if left <= 0 or should_stop():
                     newest = max(self._messages[camera], default=0)
                     have = f"the newest is stamped {newest / 1e9:.3f} s" if newest else "none has arrived at all"
@@ -164,3 +203,4 @@ class ViewBuffer:
     def close(self) -> None:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._exchange)
