@@ -18,23 +18,33 @@ LIMITS = (
 )
 
 
-def write_card(weights: Path, role: str, architecture: str, command: str, figures: dict[str, Any], training: dict[str, Any]) -> Path:
+def write_card(
+    weights: Path,
+    role: str,
+    architecture: str,
+    command: str,
+    figures: dict[str, Any],
+    training: dict[str, Any],
+    data: str = DATA,
+    limits: str = LIMITS,
+) -> Path:
     """Write `<stem>.card.json` beside a weight file and return its path.
 
     Args:
         figures: held-out figures, as the training script's evaluation gives them.
         training: pictures, minutes, seed, ...
+        data, limits: what it learnt from, and what it cannot do.
     """
     card = {
         "name": weights.stem,
         "role": role,
         "architecture": architecture,
         "licence": "Apache-2.0",
-        "data": DATA,
+        "data": data,
         "command": command,
         "training": training,
         "held_out": figures,
-        "limits": LIMITS,
+        "limits": limits,
         "bytes": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }

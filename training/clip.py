@@ -94,6 +94,11 @@ def loss_of(
         functional.normalize(features.float(), dim=-1) @ functional.normalize(texts.float(), dim=-1).T * model.logit_scale.exp()
         + model.logit_bias
     )
+    return contrast(logits, kind, colour)
+
+
+def contrast(logits: torch.Tensor, kind: np.ndarray, colour: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
+    """Loss of logits (N, 116) of regions of these kinds and colours (N,) against all captions, and its parts."""
     target, allowed = torch.from_numpy(matches(kind, colour)), torch.from_numpy(ALLOWED)
     n, k = len(PAIRS), len(KINDS)
     pairs = functional.cross_entropy(logits[:, :n].masked_fill(~allowed[:n], -1e4), target[:, :n].long().argmax(1))

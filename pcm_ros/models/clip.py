@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -57,6 +58,20 @@ def build(config: Path) -> torch.nn.Module:
 
     open_clip.add_model_config(config)
     return open_clip.create_model(config.stem, pretrained=None, precision="fp32", load_weights=False)
+
+
+class RegionTextModel(Protocol):
+    """What compares regions of images with phrases."""
+
+    name: str
+
+    def embed_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, D) of R regions, masks (H, W) bool, of one (H, W, 3) image."""
+        ...
+
+    def logits(self, regions: Tensor, phrases: Sequence[str]) -> Tensor:
+        """(R, K) log-odds that phrase k describes region r, from `embed_regions`."""
+        ...
 
 
 class Clip:

@@ -1,0 +1,84 @@
+"""A CLIP of two towers that were trained on other things: EfficientNet-Lite0 (ImageNet) and MiniLM (sentences), both frozen.
+
+Only two small projections into a common space were trained (on rendered regions and captions, `training/tower_clip.py`). It sees a region
+with its surroundings where the other CLIPs see it on plain grey, and understands words by their neighbours in MiniLM's space, so its
+mistakes are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pcm_ros.models import sentence
+from pcm_ros.models.image_tower import FEATURES, ImageTower, region_crops
+from pcm_ros.models.loading import ModelUnavailable, load_safetensors
+
+WIDTH = 512
+DIMENSIONS = 128
+
+
+class Projections(nn.Module):
+    """What was trained: image features (N, FEATURES) and sentence vectors (K, 384) -> vectors (., 128); scale and bias of the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(FEATURES, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(0.2), nn.Linear(WIDTH, DIMENSIONS)
+        )
+        self.text = nn.Sequential(nn.Linear(sentence.DIMENSIONS, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, DIMENSIONS))
+        self.scale = nn.Parameter(torch.tensor(2.5))
+        self.bias = nn.Parameter(torch.tensor(-4.0))
+
+    def logits(self, features: Tensor, sentences: Tensor) -> Tensor:
+        """(N, K) of features (N, FEATURES) and sentence vectors (K, 384)."""
+        return self.compare(self.image(features), self.text(sentences))
+
+    def compare(self, images: Tensor, texts: Tensor) -> Tensor:
+        """(N, K) of projected images (N, 128) and texts (K, 128)."""
+        return functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T * self.scale.exp() + self.bias
+
+
+class TowerClip:
+    """Image regions and phrases -> log-odds that the phrase describes the region.
+
+    Args:
+        name: in the registry.
+        projections: .safetensors of `Projections`.
+        tower: the image tower.
+
+    Raises:
+        ModelUnavailable: the file is missing, corrupt or of another architecture, or MiniLM's package is not installed.
+    """
+
+    def __init__(self, name: str, projections: Path, tower: ImageTower) -> None:
+        self.name, self._tower = name, tower
+        self._projections = Projections()
+        try:
+            self._projections.load_state_dict(load_safetensors(projections))
+        except RuntimeError as error:
+            if isinstance(error, ModelUnavailable):
+                raise
+            raise ModelUnavailable(f"'{projections}' does not hold the projections of '{name}': {str(error).splitlines()[0]}") from error
+        self._projections.eval()
+        self._sentences = sentence.sentence_encoder()
+        self._texts: dict[str, Tensor] = {}
+
+    @torch.inference_mode()
+    def embed_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, 128) vectors of R regions of one (H, W, 3) uint8 image."""
+        return torch.as_tensor(self._projections.image(self._tower.features(*region_crops(rgb, masks))))
+
+    @torch.inference_mode()
+    def logits(self, regions: Tensor, phrases: Sequence[str]) -> Tensor:
+        """(R, K): sigmoid of them is the probability that the phrase describes the region. Texts are cached."""
+        for phrase in phrases:
+            if phrase not in self._texts:
+                self._texts[phrase] = self._projections.text(self._sentences.encode([phrase]))[0]
+        return self._projections.compare(regions, torch.stack([self._texts[phrase] for phrase in phrases]))

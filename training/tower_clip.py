@@ -1,0 +1,175 @@
+"""Train the two projections of the tower CLIP on regions of rendered scenes and their captions; both towers stay frozen.
+
+    python -m training.tower_clip --data training/data --regions 40000 --minutes 12
+
+Features of all regions are computed once, those of the captions for many random wordings; then the projections are trained on them with
+the losses of `training/clip.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pcm_ros.models.image_tower import FEATURES, ImageTower, context_crop
+from pcm_ros.models.registry import WEIGHTS
+from pcm_ros.models.sentence import SentenceEncoder, sentence_encoder
+from pcm_ros.models.tower_clip import Projections
+from pcm_ros.sim.appearance import COLORS
+from pcm_ros.sim.objects import KINDS
+from training.card import write_card
+from training.clip import LEAST_PIXELS, contrast
+from training.lexicon import PAIRS, captions
+from training.render_scenes import HELD_OUT_PAIRS
+from training.segmenter import Scenes, averaged, save
+
+
+def features_of(
+    scenes: Scenes, tower: ImageTower, count: int, rng: np.random.Generator, augment: bool
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """(N, FEATURES) half, kind (N,), colour (N,) of at least `count` regions, in the order in which they are met."""
+    features, kinds, colours, started = [], [], [], time.time()
+    while sum(len(part) for part in features) < count:
+        crops, insides = [], []
+        for picture in scenes.sample(rng, 16):
+            rgb, instance, truth = np.asarray(picture["rgb"]), np.asarray(picture["instance"]), picture["truth"]
+            for k in range(len(truth)):
+                mask = instance == k + 1
+                if truth[k, 0] < 0 or mask.sum() < LEAST_PIXELS:
+                    continue
+                seen = rgb
+                if augment:
+                    gain = rng.normal(1.0, 0.08) * rng.normal(1, 0.03, 3)
+                    seen = np.clip(rgb * gain + rng.normal(0, rng.uniform(0, 6), rgb.shape), 0, 255).astype(np.uint8)
+                    if rng.random() < 0.4:  # perceived masks are not exact
+                        mask = (cv2.dilate if rng.random() < 0.5 else cv2.erode)(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+                        if not mask.any():
+                            continue
+                crop, inside = context_crop(seen, mask)
+                if augment and rng.random() < 0.5:
+                    crop, inside = crop[:, ::-1], inside[:, ::-1]
+                crops.append(crop)
+                insides.append(inside)
+                kinds.append(int(truth[k, 0]))
+                colours.append(int(truth[k, 1]))
+        if crops:
+            features.append(tower.features(np.stack(crops), np.stack(insides)).half())
+        if len(features) % 50 == 0:
+            print(f"{sum(len(part) for part in features)} regions, {time.time() - started:.0f} s", flush=True)
+    return torch.cat(features), np.array(kinds), np.array(colours)
+
+
+@torch.inference_mode()
+def sentences(encoder: SentenceEncoder, texts: list[str], step: int = 256) -> torch.Tensor:
+    """(K, 384) sentence vectors, those of `SentenceEncoder.encode` but for rounding, and faster: texts of like lengths go together."""
+    unique = sorted(set(texts), key=len)
+    found = {}
+    for start in range(0, len(unique), step):
+        part = unique[start : start + step]
+        tokens = encoder._tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        states = encoder._model(**tokens).last_hidden_state
+        shown = tokens["attention_mask"][..., None]
+        vectors = functional.normalize((states * shown).sum(1) / shown.sum(1), dim=1)
+        found.update(zip(part, vectors, strict=True))
+    return torch.stack([found[text] for text in texts])
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Projections, features: torch.Tensor, kind: np.ndarray, colour: np.ndarray, texts: torch.Tensor
+) -> dict[str, float]:
+    """On held-out shades, meshes and pairs: which of 96 pairs, 8 kinds, 12 colours a region is."""
+    model.eval()
+    logits = model.logits(features.float(), texts).numpy()
+    model.train()
+    n, k = len(PAIRS), len(KINDS)
+    pair = np.array([PAIRS.index((COLORS[c], KINDS[i])) for c, i in zip(colour, kind, strict=True)])
+    held = np.array([PAIRS[p] in HELD_OUT_PAIRS for p in pair])
+    right = logits[:, :n].argmax(1) == pair
+    return {
+        "pair": float(right[~held].mean()),
+        "held_out_pair": float(right[held].mean()),
+        "kind": float((logits[:, n : n + k].argmax(1) == kind).mean()),
+        "colour": float((logits[:, n + k :].argmax(1) == colour).mean()),
+        "n": len(kind),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("training/data"))
+    parser.add_argument("--out", type=Path, default=WEIGHTS / "pcm-clip-towers.safetensors")
+    parser.add_argument("--cache", type=Path, help="file of features, to be made or read: saves time when trying settings")
+    parser.add_argument("--regions", type=int, default=40_000)
+    parser.add_argument("--wordings", type=int, default=150, help="random wordings of all captions")
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng([options.seed, 11])
+    if options.cache and options.cache.exists():
+        data = torch.load(options.cache, weights_only=True)
+    else:
+        tower, encoder = ImageTower(WEIGHTS / "efficientnet-lite0.safetensors"), sentence_encoder()
+        scenes, held_out = Scenes(options.data, "train"), Scenes(options.data, "test")
+        data = {"pictures": torch.tensor(len(scenes))}
+        for name, part, count in (("train", scenes, options.regions), ("test", held_out, 1500)):
+            features, kinds, colours = features_of(part, tower, count, rng, augment=name == "train")
+            data |= {name: features, f"{name}_kind": torch.from_numpy(kinds), f"{name}_colour": torch.from_numpy(colours)}
+        worded = [text for _ in range(options.wordings) for text in captions(rng)]
+        data["texts"] = sentences(encoder, worded).view(options.wordings, -1, 384)
+        if options.cache:
+            torch.save(data, options.cache)
+    features, kind, colour = data["train"], data["train_kind"].numpy(), data["train_colour"].numpy()
+    test = (data["test"], data["test_kind"].numpy(), data["test_colour"].numpy(), data["texts"][0])
+    assert features.shape[1] == FEATURES
+    model = Projections().train()
+    average = averaged(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.05)
+    start, step, log = time.time(), 0, []
+    while (progress := (time.time() - start) / 60 / options.minutes) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+        chosen = rng.integers(len(features), size=options.batch)
+        texts = data["texts"][rng.integers(options.wordings)]
+        # a little noise between the wordings that were encoded and those that were not
+        texts = functional.normalize(texts + 0.01 * torch.randn(texts.shape), dim=1)
+        loss, parts = contrast(model.logits(features[chosen].float(), texts), kind[chosen], colour[chosen])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimiser.step()
+        with torch.no_grad():
+            model.scale.clamp_(0, 4.0)
+        average.update_parameters(model)
+        step += 1
+        log.append(parts)
+        if step % 500 == 0:
+            means = {name: round(float(np.mean([entry[name] for entry in log])), 3) for name in parts}
+            print(f"step {step} minutes {(time.time() - start) / 60:.1f} {means} held out {evaluate(average.module, *test)}", flush=True)
+            log.clear()
+    save(average.module, options.out)
+    figures = evaluate(average.module, *test)
+    print("held out", figures, flush=True)
+    write_card(
+        options.out,
+        "clip",
+        "pcm_ros.models.tower_clip: EfficientNet-Lite0 and MiniLM, frozen; two-layer projections",
+        f"python -m training.tower_clip --regions {options.regions} --minutes {options.minutes:g} --seed {options.seed}",
+        figures,
+        {"regions": len(features), "regions_seen": step * options.batch, "pictures": int(data["pictures"]), "minutes": options.minutes},
+    )
+
+
+if __name__ == "__main__":
+    main()
