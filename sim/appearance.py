@@ -97,6 +97,56 @@ def sample_shade(rng: np.random.Generator, split: str, name: str | None = None) 
     return Shade(name, shade.survey_name, rgb) if nearest_color(rgb)[0] == name else shade
 
 
+@functools.cache
+def _survey() -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """L*a*b* (S, 3) of all survey colours whose last word is one of COLORS, and that word."""
+    from matplotlib.colors import XKCD_COLORS, to_rgb
+
+    named = [(to_rgb(value), survey_name.removeprefix("xkcd:").split()[-1]) for survey_name, value in sorted(XKCD_COLORS.items())]
+    named = [(rgb, _SURVEY_WORDS.get(word, word)) for rgb, word in named]
+    known = [(lab(rgb), word) for rgb, word in named if word in COLORS]
+    return np.stack([point for point, _ in known]), tuple(word for _, word in known)
+
+
+def called(rgb: Rgb, neighbours: int = 7) -> dict[str, float]:
+    """What people call a colour: the shares of the words of its nearest colours in the survey."""
+    points, words = _survey()
+    nearest = np.argsort(np.linalg.norm(points - lab(rgb), axis=1), kind="stable")[:neighbours]
+    return {word: sum(words[i] == word for i in nearest) / neighbours for word in {words[i] for i in nearest}}
+
+
+def unseen_shade(rng: np.random.Generator, name: str, least: float = 7.0) -> Shade:
+    """A shade between or beside the training shades that a person still calls by the colour word.
+
+    Args:
+        name: one of COLORS.
+        least: L*a*b* distance from every training shade. Where colours are too few and too close for it (black), the farthest of many.
+    """
+    training = np.stack([lab(shade.rgb) for shade in shades("train")[name]])
+    best: tuple[float, Rgb] | None = None
+    for _ in range(400):
+        base = PROTOTYPES[name]
+        hue, saturation, value = colorsys.rgb_to_hsv(*base)
+        rgb = colorsys.hsv_to_rgb(
+            (hue + rng.normal(0, 0.035)) % 1.0,
+            float(np.clip(saturation + rng.normal(0, 0.02 if saturation < 0.05 else 0.18), 0, 1)),
+            float(np.clip(value + rng.normal(0, 0.05 if saturation < 0.05 else 0.15), 0, 1)),
+        )
+        shown: Rgb = (float(np.clip(rgb[0], 0.10, 0.93)), float(np.clip(rgb[1], 0.10, 0.93)), float(np.clip(rgb[2], 0.10, 0.93)))
+        nearest, lead = nearest_color(shown)
+        few = name in ("black", "white", "cyan")  # the survey has hardly any colour of these words
+        visible = name in ("black", "gray", "brown") or max(shown) > 0.32  # darker ones are taken for black
+        if nearest == name and lead > 0.3 and visible and (few or called(shown).get(name, 0.0) > 0.55):
+            apart = float(np.linalg.norm(training - lab(shown), axis=1).min())
+            if best is None or apart > best[0]:
+                best = (apart, shown)
+            if apart >= least:
+                break
+    if best is None:
+        raise RuntimeError(f"no shade in 400 draws that people would call '{name}'")
+    return Shade(name, f"unseen {name}", best[1])
+
+
 @dataclass(frozen=True)
 class Light:
     """TinyRenderer's light: direction (world, towards the light), colour 0..1, ambient/diffuse/specular coefficients, shadows."""

@@ -240,6 +240,8 @@ class World:
     def close(self) -> None:
         """Free the physics client; harmless when there is none."""
         if self.client >= 0 and pybullet.isConnected(self.client):
+            for caching in (0, 1):  # forget the mesh files that were read: PyBullet keeps each for as long as the process lives
+                pybullet.setPhysicsEngineParameter(enableFileCaching=caching, physicsClientId=self.client)
             pybullet.disconnect(self.client)
         self.client, self._robot, self._specs = -1, None, {}
 
