@@ -28,6 +28,8 @@ MOST_SEEN_THROUGH = 0.3
 LEAST_COVERED = 0.3
 SAME_CENTER = 0.04
 FEWEST_POINTS = 12
+# Distance of median colours (RGB, 0..255) up to which an object at the same place is the same: light and shade move it by 20 or so.
+SAME_COLOR = 60.0
 NEW = 0.25
 
 
@@ -133,6 +135,7 @@ def _covered(expected: Points, points: Points) -> float:
 class _Known:
     center: Array
     size: Array
+    color: Array
     logits: dict[str, float]
 
 
@@ -147,32 +150,46 @@ class ObjectMemory:
         self._scene: Scene | None = None
         self._known: list[_Known] = []
         self._before: list[_Known] = []
+        self._moved: tuple[int, _Known] | None = None
 
     def recall(self, scene: Scene, relation: Relation, logits: Tensor) -> Tensor:
-        """(M, K) log-odds of the relation's phrases for the scene's objects, memory included; they are remembered in turn."""
+        """(M, T) log-odds of the relation's texts for the scene's objects, memory included; they are remembered in turn."""
         if scene is not self._scene:
-            self._before = self._known
+            self._before, self._moved = self._known, None
             self._known = []
             for thing in scene.objects:  # what is not asked for now may be asked for again later
-                same = self._at(thing.center, thing.size)
-                self._known.append(_Known(thing.center, thing.size, dict(same.logits) if same else {}))
+                color = np.median(thing.colors, axis=0)
+                same = self._at(thing.center, thing.size, color)
+                self._known.append(_Known(thing.center, thing.size, color, dict(same.logits) if same else {}))
             self._scene = scene
         result = logits.clone()
         for number, known in enumerate(self._known):
-            earlier = self._at(known.center, known.size)
-            for k, phrase in enumerate(relation.phrases):
-                if earlier is not None and phrase in earlier.logits:
-                    result[number, k] = NEW * result[number, k] + (1 - NEW) * earlier.logits[phrase]
-                known.logits[phrase] = float(result[number, k])
+            earlier = self._at(known.center, known.size, known.color)
+            for k, text in enumerate(relation.texts):
+                if earlier is not None and text in earlier.logits:
+                    result[number, k] = NEW * result[number, k] + (1 - NEW) * earlier.logits[text]
+                known.logits[text] = float(result[number, k])
         return result
 
     def move(self, category: int, motion: tuple[float, float, float, float]) -> None:
         """Object `category` of the last scene was moved."""
         if category < len(self._known):
             known = self._known[category]
+            self._moved = (category, known)
             self._known[category] = replace(known, center=known.center + np.asarray(motion[:3]))
 
-    def _at(self, center: Array, size: Array) -> _Known | None:
-        """The object from before at this place; of several, as a bowl and what lies in it, the one nearest in place and size."""
-        near = [known for known in self._before if np.linalg.norm(known.center - center) <= SAME_CENTER]
+    def forget_move(self) -> None:
+        """The last motion did not happen after all: the object is where it was."""
+        if self._moved is not None:
+            category, known = self._moved
+            self._known[category] = known
+
+    def _at(self, center: Array, size: Array, color: Array) -> _Known | None:
+        """The object from before at this place, if it has the same colour: somebody may have put another one there. Of several, as a bowl
+        and what lies in it, the one nearest in place and size."""
+        near = [
+            known
+            for known in self._before
+            if np.linalg.norm(known.center - center) <= SAME_CENTER and np.linalg.norm(known.color - color) <= SAME_COLOR
+        ]
         return min(near, key=lambda known: float(np.linalg.norm(known.center - center) + np.linalg.norm(known.size - size)), default=None)

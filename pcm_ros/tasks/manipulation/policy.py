@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
+from pcm_ros.tasks.manipulation.arrangement import contradiction, in_order, still_wanted
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
-from pcm_ros.tasks.manipulation.goal import Goal, Relation
+from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
+from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
-from pcm_ros.tasks.manipulation.relation_scorer import Assessment, fused_logits, probability_of
-from pcm_ros.tasks.manipulation.scene import Scene
-from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
+from pcm_ros.tasks.manipulation.relation_scorer import (
+    Assessment,
+    degrees,
+    fit_logit,
+    fused_logits,
+    log_odds,
+    noun_probabilities,
+    predicted_margins,
+    probability_of,
+)
+from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
+from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
+from pcm_ros.tasks.manipulation.world_model import world_model
+
+# Once found, a phrase stays found unless its log-odds fall below what is asked of it by this much: it may stand worse to see now.
+FOUND_BEFORE = 2.0
+# Of the likeliest object's probability of being the subject: what is less likely than this is not moved in its place.
+SAME_SUBJECT = 0.1
+# An object that is within this of where it was before it was moved, metres, was not moved.
+UNMOVED = 0.015
 
 
 class Outcome(enum.IntEnum):
@@ -125,7 +145,8 @@ class PolicyConfig:
             relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
             object has log-odds higher by more than this.
-        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
+        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0. loose: so are energies of the
+            stability scorers together above this.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
 
@@ -135,6 +156,7 @@ class PolicyConfig:
     present: float = -1.0
     contrast: float = 2.0
     expected: float = 4.0
+    loose: float = 7.0
     least_judges: int = 1
 
     def __post_init__(self) -> None:
@@ -151,12 +173,17 @@ def is_there(logit: float, confidence: float, config: PolicyConfig) -> bool:
         logit: fused log-odds of the phrase for that object.
         confidence: 0..1, perception's for its own name of it (SceneObject.label_confidence); 0: it has none.
     """
-    named = _log_odds(confidence)
-    return logit >= config.present and named - logit <= config.contrast
+    return fit_logit(logit, confidence, config.present, config.contrast) >= 0
 
 
-def _log_odds(probability: float) -> float:
-    return math.log(probability / (1 - probability)) if 0 < probability < 1 else math.copysign(math.inf, probability - 0.5)
+@dataclass(frozen=True)
+class _Move:
+    """A motion that the workcell reports as done: where the object was, (3,) metres, its size (3,), how far it was to go, and the pick."""
+
+    before: Array
+    size: Array
+    motion: Array
+    pick: tuple[float, float, float, float]
 
 
 class _Ended(Exception):
@@ -205,8 +232,7 @@ class ManipulationPolicy:
         run = _Run(self._workcell, self._perception, self._consensus, self._judges, self._config, seed, should_stop)
         try:
             goal = parse(instruction) if isinstance(instruction, str) else instruction
-            for stage in goal.stages:
-                yield from run.stage(stage)
+            yield from run.goal(goal)
             yield run.finished(Outcome.SUCCESS, "the ensemble sees that the goal holds")
         except InstructionError as error:
             yield run.finished(Outcome.INVALID_INSTRUCTION, str(error))
@@ -242,6 +268,9 @@ class _Run:
         self._expected: Scene | None = None
         self._memory = ObjectMemory()
         self._found: set[str] = set()
+        self._numbered: set[str] = set()
+        self._meant: dict[Relation, Tensor] = {}  # (M, K) as last checked
+        self._trusted: _Move | None = None
 
     def finished(self, outcome: Outcome, message: str) -> Finished:
         return Finished(outcome, message, self._actions, tuple(who + what for who, what in self._degraded.items()))
@@ -249,26 +278,114 @@ class _Run:
     def _degrade(self, who: str, what: str) -> None:
         self._degraded.setdefault(who, what)
 
+    def goal(self, goal: Goal) -> Iterator[Event]:
+        """Make all stages true, one after the other; what an earlier one made true stays so unless a later one contradicts it."""
+        for stage in goal.stages:
+            if clash := contradiction(stage):
+                named = " and ".join(repr(str(relation)) for relation in clash)
+                raise _Ended(Outcome.IMPOSSIBLE, f"{named} exclude each other, wherever things stand")
+        standing: tuple[Relation, ...] = ()
+        for stage in goal.stages:
+            standing = (*still_wanted(standing, stage), *stage)
+            yield from self.stage(standing)
+
     def stage(self, relations: Sequence[Relation]) -> Iterator[Event]:
-        """Make all relations of a stage true together."""
-        spent = dict.fromkeys(relations, 0)
+        """Make relations true together, in an order in which none undoes another (see `in_order`)."""
+        order = in_order(relations)
+        spent: dict[Relation, int] = {}
         while True:
             observation, scene = yield from self._look()
-            held, wanted = [], None
-            for relation in relations:
-                context = Context(relation, (), scene, observation)
-                check = self._check(context)
+            holds = {}
+            for relation in order:
+                check = self._check(Context(relation, (), scene, observation))
                 yield check
-                if check.holds:
-                    held.append(relation)
-                elif wanted is None:
-                    wanted = relation
-            if wanted is None:
+                holds[relation] = check.holds
+            if all(holds[relation] for relation in relations):
                 return
-            if spent[wanted] >= self._config.attempts or self._actions >= self._config.most_actions:
-                raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent[wanted]} attempts at it")
-            spent[wanted] += 1
-            yield from self._act(Context(wanted, tuple(held), scene, observation, tuple(self._failed)))
+            wanted = next(relation for relation in order if not holds[relation])
+            # Each of several objects may need as many attempts as one.
+            number = max(1, int((self._meant[wanted][:, 0] > 0.5).sum())) if wanted.plural else 1
+            if spent.get(wanted, 0) >= self._config.attempts * number or self._actions >= self._config.most_actions:
+                raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent.get(wanted, 0)} attempts at it")
+            held = tuple(relation for relation in relations if holds[relation])
+            load = None if wanted.plural else self._load(wanted, 0, RelationKind.ON, scene, observation)
+            if load is not None and spent.get(load, 0) < self._config.attempts:
+                self._check(Context(load, (), scene, observation))
+                wanted = load
+            context = Context(wanted, self._kept_by(wanted, held, scene, observation), scene, observation, tuple(self._failed))
+            self._refuse_ungraspable(context)
+            last = yield from self._plan(context, 0)
+            if self._doubt(context, last):
+                last = yield from self._plan(context, 1)
+            if (doubt := self._doubt(context, last)) is not None:
+                # Something may stand where this one is to go: first away with it.
+                load = self._occupant(wanted, scene, observation)
+                if load is None or spent.get(load, 0) >= self._config.attempts:
+                    raise _Ended(Outcome.IMPOSSIBLE, doubt)
+                self._check(Context(load, (), scene, observation))
+                wanted = load
+                context = Context(wanted, self._kept_by(wanted, held, scene, observation), scene, observation, tuple(self._failed))
+                last = yield from self._plan(context, 0)
+                if self._doubt(context, last) is not None:
+                    raise _Ended(Outcome.IMPOSSIBLE, doubt)
+            spent[wanted] = spent.get(wanted, 0) + 1
+            yield from self._execute(context, last)
+
+    # What is where
+
+    def _likeliest(self, relation: Relation, phrase: int) -> int:
+        """The object that a phrase of a checked relation means."""
+        return int(self._meant[relation][:, phrase].argmax())
+
+    def _name(self, number: int, scene: Scene) -> str:
+        """A phrase for an object: one of the goal's if one means it, else perception's name."""
+        for relation, meant in self._meant.items():
+            for k, phrase in enumerate(relation.phrases):
+                if len(meant) == len(scene.objects) and int(meant[:, k].argmax()) == number and not (relation.plural and k == 0):
+                    return phrase
+        return scene.objects[number].label
+
+    @staticmethod
+    def _resting(kind: RelationKind, scene: Scene, observation: Observation) -> Tensor:
+        """(M, M) bool, whether object i is on (in) object j now."""
+        world = world_model(Context(Relation(kind, "object", ("object",)), (), scene, observation))
+        still = world.predict_scene(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.float64))
+        return predicted_margins(Relation(kind, "object", ("object",)), still)[0] > 0
+
+    def _load(self, wanted: Relation, phrase: int, kind: RelationKind, scene: Scene, observation: Observation) -> Relation | None:
+        """What to make true so that nothing is on (in) an object any more: its load stands beside it. None: there is no load."""
+        carrier = self._likeliest(wanted, phrase)
+        above = self._resting(kind, scene, observation)[:, carrier].nonzero()[:, 0].tolist()
+        name = self._name(carrier, scene)
+        for number in above:
+            if number != self._likeliest(wanted, 0) and (load := self._name(number, scene)) != name:
+                return Relation(RelationKind.NEXT_TO, load, (name,))
+        return None
+
+    def _occupant(self, wanted: Relation, scene: Scene, observation: Observation) -> Relation | None:
+        if wanted.kind not in (RelationKind.ON, RelationKind.IN):
+            return None
+        return next(
+            (load for kind in (RelationKind.ON, RelationKind.IN) if (load := self._load(wanted, 1, kind, scene, observation)) is not None),
+            None,
+        )
+
+    def _kept_by(self, wanted: Relation, held: Sequence[Relation], scene: Scene, observation: Observation) -> tuple[Relation, ...]:
+        """The relations that hold and that a motion of the wanted relation's subject can keep: what is on or in it goes with it or is
+        put back later, and what is taken away from somewhere is no longer there."""
+        if wanted.plural:
+            return tuple(held)
+        moved = self._likeliest(wanted, 0)
+        on, inside = (self._resting(kind, scene, observation)[:, moved] for kind in (RelationKind.ON, RelationKind.IN))
+        carried = on | inside
+        kept = []
+        for relation in held:
+            subject = self._likeliest(relation, 0)
+            lifted = subject == moved and relation.kind in (RelationKind.ON, RelationKind.IN) and wanted.kind == RelationKind.NEXT_TO
+            if not relation.plural and (bool(carried[subject]) or (lifted and relation.subject == wanted.subject)):
+                continue
+            kept.append(relation)
+        return tuple(kept)
 
     def _look(self) -> Generator[Event, None, tuple[Observation, Scene]]:
         self._stop_if_asked()
@@ -279,9 +396,25 @@ class _Run:
             scene = self._perception.perceive(observation)
             if self._expected is not None:
                 scene = reconcile(scene, self._expected, observation)
+            self._notice_slip(scene)
             self._seen = (observation, scene)
             yield Observed(observation, scene)
         return self._seen
+
+    def _notice_slip(self, scene: Scene) -> None:
+        """A grasp that was reported as good, but the object stands where it was: another grasp shall come first."""
+        move, self._trusted = self._trusted, None
+        if move is None or np.linalg.norm(move.motion) < 2 * UNMOVED:
+            return
+
+        def stands(at: Array, thing: SceneObject) -> bool:
+            return bool(np.linalg.norm(thing.center - at) < UNMOVED and np.abs(thing.size - move.size).max() < 2 * UNMOVED)
+
+        if any(stands(move.before, thing) for thing in scene.objects) and not any(
+            stands(move.before + move.motion, thing) for thing in scene.objects
+        ):
+            self._failed.append(move.pick)
+            self._memory.forget_move()
 
     def _check(self, context: Context) -> Checked:
         assessments, dropped = [], {}
@@ -301,50 +434,106 @@ class _Run:
                 f"{len(assessments)} of {len(self._judges)} judges answered, {self._config.least_judges} are needed: {dropped}",
             )
         logits = self._memory.recall(context.scene, context.relation, fused_logits(assessments))
-        probability = probability_of(assessments, logits)
         if not len(logits):
             raise _Ended(
                 Outcome.OBJECT_NOT_FOUND, f"no object was found in the workspace, so none that looks like '{context.relation.subject}'"
             )
-        best = tuple(float(x) for x in logits.amax(dim=0))
-        self._refuse_absent(context, best, tuple(logits.argmax(dim=0).tolist()))
+        self._refuse_absent(context, logits)
+        self._meant[context.relation] = noun_probabilities(context.relation, logits, context.scene)
+        probability = probability_of(assessments, logits, context.relation, context.scene)
+        best = tuple(float(x) for x in logits.amax(dim=0)[: len(context.relation.phrases)])
         return Checked(context.relation, probability, probability >= self._config.holds, best, dropped)
 
-    def _refuse_absent(self, context: Context, best_logits: Sequence[float], best: Sequence[int]) -> None:
-        """End the run if a phrase fits nothing. What was once found is not refused later: something may hide it now."""
-        for phrase, logit, number in zip(context.relation.phrases, best_logits, best, strict=True):
-            thing = context.scene.objects[number]
-            if phrase in self._found or is_there(logit, thing.label_confidence, self._config):
-                self._found.add(phrase)
+    def _refuse_absent(self, context: Context, logits: Tensor) -> None:
+        """End the run if a phrase fits nothing, or fewer objects than it speaks of. Once found, a phrase is not refused that soon again."""
+        relation, scene = context.relation, context.scene
+        there = ", ".join(sorted(thing.label for thing in scene.objects))
+        generic = {noun.text for noun in relation.nouns if noun.generic}
+        for column, text in enumerate(relation.texts):
+            number = int(logits[:, column].argmax())
+            logit, thing = float(logits[number, column]), scene.objects[number]
+            if text in generic or is_there(logit + FOUND_BEFORE * (text in self._found), thing.label_confidence, self._config):
+                self._found.add(text)
                 continue
-            there = ", ".join(sorted(thing.label for thing in context.scene.objects))
             raise _Ended(
                 Outcome.OBJECT_NOT_FOUND,
-                f"no object looks like '{phrase}': the nearest is rather a {thing.label} (log-odds {logit:.1f}, as a {thing.label} "
-                f"{_log_odds(thing.label_confidence):.1f}); on the table: {there}",
+                f"no object looks like '{text}': the nearest is rather a {thing.label} (log-odds {logit:.1f}, as a {thing.label} "
+                f"{log_odds(thing.label_confidence):.1f}); on the table: {there}",
             )
+        noun = relation.nouns[0]
+        if not relation.plural or relation.subject in self._numbered or noun.count == 0:
+            return
+        fitting = len(scene.objects)
+        if not noun.generic:
+            fitting = sum(is_there(float(logits[i, 0]), thing.label_confidence, self._config) for i, thing in enumerate(scene.objects))
+        if fitting < noun.count or (fitting > noun.count and noun.quantifier == Quantifier.ALL and noun.measure is None):
+            raise _Ended(
+                Outcome.OBJECT_NOT_FOUND,
+                f"'{relation.subject}' speaks of {noun.count} objects, but {fitting} look like '{noun.text}'; on the table: {there}",
+            )
+        self._numbered.add(relation.subject)
 
-    def _act(self, context: Context) -> Iterator[Event]:
+    def _refuse_ungraspable(self, context: Context) -> None:
+        """End the run if the hand cannot take what is to be moved."""
+        meant = self._meant[context.relation][:, 0]
+        graspable = plan_grasps(world_model(context)).graspable(len(meant))
+        if not graspable.any():
+            return  # the generator says so, and why
+        if bool(graspable[meant >= 0.5 * meant.max()].any()):
+            return
+        thing = context.scene.objects[int(meant.argmax())]
+        short, long, height = (100 * extent for extent in thing.extents)
+        opening = 100 * context.scene.limits.gripper.max_opening
+        raise _Ended(
+            Outcome.IMPOSSIBLE,
+            f"the gripper cannot take '{context.relation.subject}', which is {short:.1f} x {long:.1f} cm and {height:.1f} cm high: wider "
+            f"than it opens ({opening:.1f} cm), out of reach, or too close to something else",
+        )
+
+    def _plan(self, context: Context, trial: int) -> Generator[Event, None, Iteration]:
+        """The consensus' last iteration. Yields Planning."""
         last: Iteration | None = None
-        for last in self._consensus.iterate(context, mixed_seed(self._seed, self._actions)):
+        for last in self._consensus.iterate(context, mixed_seed(self._seed, self._actions + 1000 * trial)):
             for name, reason in last.dropped.items():
                 self._degrade(f"scorer {name}", f": {reason}")
             yield Planning(context.relation, last, context)
             self._stop_if_asked()
         assert last is not None
+        return last
+
+    def _doubt(self, context: Context, last: Iteration) -> str | None:
+        """Why the best proposal is not worth an action: it cannot be done, moves something else, or does not lead to what is wanted."""
+        relation, energies = context.relation, last.leader_energies
         if not last.leader_energy < float("inf"):
-            blocking = sorted(name for name, energy in last.leader_energies.items() if energy == float("inf"))
-            raise _Ended(
-                Outcome.IMPOSSIBLE,
-                f"no feasible way to make '{context.relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}",
+            blocking = sorted(name for name, energy in energies.items() if energy == float("inf"))
+            return f"no feasible way to make '{relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}"
+        meant = self._meant[relation]
+        moved = int(last.leader.category[0])
+        if float(meant[moved, 0]) < SAME_SUBJECT * float(meant[:, 0].max()):
+            return f"no feasible way to move '{relation.subject}' was found: every proposal is to move something else or to fail"
+        outcome = world_model(context).predict_scene(last.leader.category, last.leader.extras["motion"])
+        truth = float(degrees(relation, torch.sigmoid(predicted_margins(relation, outcome)), meant)[0, moved])
+        if truth < self._config.holds:
+            place = " and ".join(repr(phrase) for phrase in relation.references)
+            why = {RelationKind.IN: f"it does not go into {place}", RelationKind.ON: f"it cannot rest on {place}"}.get(
+                relation.kind, f"there is no free place like that at {place}"
             )
-        votes = [energy for judge in self._judges if (energy := last.leader_energies.get(judge.name)) is not None and energy == energy]
+            return (
+                f"'{relation}' cannot be made true: {why}; the best proposal is predicted to fulfil it with probability {truth:.2f} < "
+                f"{self._config.holds:g}"
+            )
+        loose = sum(value for name in ("stability", "twin") if (value := energies.get(name, 0.0)) == value)
+        if loose > self._config.loose:
+            return f"'{relation}' cannot be made true: it would not stay there (stability {loose:.1f} nats > {self._config.loose:g})"
+        votes = [energy for judge in self._judges if (energy := energies.get(judge.name)) is not None and energy == energy]
         if votes and sum(votes) / len(votes) > self._config.expected:
-            raise _Ended(
-                Outcome.IMPOSSIBLE,
-                f"not even the best proposal is expected to make '{context.relation}' true: mean energy of the views "
-                f"{sum(votes) / len(votes):.1f} nats > {self._config.expected:g}",
+            return (
+                f"not even the best proposal is expected to make '{relation}' true: mean energy of the views "
+                f"{sum(votes) / len(votes):.1f} nats > {self._config.expected:g}"
             )
+        return None
+
+    def _execute(self, context: Context, last: Iteration) -> Iterator[Event]:
         action = action_of(last.leader)
         dx, dy, dz, turn = (float(x) for x in last.leader.extras["motion"][0])
         motion = (dx, dy, dz, turn)
@@ -358,6 +547,8 @@ class _Run:
         if result.ok:
             self._failed.clear()
             category = int(last.leader.category[0])
+            thing, (x, y, z) = context.scene.objects[category], action.pick_position.tolist()
+            self._trusted = _Move(thing.center, thing.size, np.array(motion[:3]), (x, y, z, action.pick_yaw))
             self._expected = expected_scene(context.scene, category, motion)
             self._memory.move(category, motion)
         else:

@@ -7,6 +7,8 @@ their energies are summed by the engine, as in the paper's manipulation experime
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +18,10 @@ from torch.nn.functional import logsigmoid
 
 from pcm_ros.consensus import Batch
 from pcm_ros.tasks.manipulation.context import Context
-from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.goal import NounPhrase, Quantifier, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.relations import ground_offset, placement_preference, relation_margin
+from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import View
 from pcm_ros.tasks.manipulation.world_model import PredictedMasks, PredictedScene, WorldModel, world_model
 
@@ -26,6 +29,12 @@ from pcm_ros.tasks.manipulation.world_model import PredictedMasks, PredictedScen
 UNSEEN_LOGIT = -3.0
 # Share of the belief that is spread evenly over the objects: one mistaken view must not be able to veto.
 OUTLIERS = 0.03
+# A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it.
+PRESENT, CONTRAST = -1.0, 2.0
+# From how clearly a phrase fits to a probability.
+FIT_SLOPE = 1.5
+# Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
+SIZE_ERROR = 0.055
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Assessment:
 
     Attributes:
         scorer: name of the scorer that says it.
-        logits: (M, K) float64 log-odds that phrase k (in the order of Relation.phrases) describes object m; NaN: object not seen.
+        logits: (M, T) float64 log-odds that text t (in the order of Relation.texts) describes object m; NaN: object not seen.
         margins: (M, M) float64, or (M, M, M) for BETWEEN: how clearly the relation holds between objects (see relation_margin).
     """
 
@@ -45,18 +54,97 @@ class Assessment:
 
 def belief(logits: Tensor) -> Tensor:
     """(M, K) log-odds, NaN where unseen -> (M, K) log-probabilities that object m is the one that phrase k means."""
-    filled = torch.where(torch.isnan(logits), torch.full_like(logits, UNSEEN_LOGIT), logits)
-    probability = torch.softmax(filled, dim=0)
-    return torch.log((1 - OUTLIERS) * probability + OUTLIERS / len(logits))
+    return _with_outliers(torch.softmax(_filled(logits), dim=0))
+
+
+def _filled(logits: Tensor) -> Tensor:
+    return torch.where(torch.isnan(logits), torch.full_like(logits, UNSEEN_LOGIT), logits)
+
+
+def _with_outliers(probability: Tensor) -> Tensor:
+    return torch.log((1 - OUTLIERS) * probability + OUTLIERS / len(probability))
 
 
 def plain_phrase(phrase: str) -> str:
-    """The phrase as models shall read it: "other mug" -> "mug" (that it is another one is seen to by the pairs of objects)."""
-    return phrase.removeprefix("the ").removeprefix("other ")
+    """The phrase as models shall read it: "other mug" -> "mug", "all large mugs" -> "mug"; geometry sees to the rest."""
+    return NounPhrase.read(phrase).text
+
+
+def noun_probabilities(relation: Relation, logits: Tensor, scene: Scene) -> Tensor:
+    """(M, K) that object m is the one that phrase k means; of a plural subject: that it is among those meant (columns need not sum to 1).
+
+    A phrase without size words and exclusions means the object that it fits best: softmax over the objects. With them, every object is
+    weighed by how likely it fits the text, is among the largest of those that do (`among_extremes`), and is not what is excluded.
+
+    Args:
+        logits: (M, T) log-odds of the relation's texts, NaN where unseen.
+    """
+    filled = _filled(logits)
+    if all(noun.plain for noun in relation.nouns):
+        return torch.softmax(filled, dim=0)
+    columns, exclusions = [], iter(range(len(relation.nouns), len(relation.texts)))
+    for number, noun in enumerate(relation.nouns):
+        columns.append(_meant(noun, filled, number, exclusions, scene))
+    return torch.stack(columns, dim=1)
+
+
+def _meant(noun: NounPhrase, logits: Tensor, column: int, exclusions: Iterator[int], scene: Scene) -> Tensor:
+    """(M,) probabilities of one phrase, its text in the given column of logits (M, T), those of what it excludes in the following ones."""
+    if noun.plain:
+        return torch.softmax(logits[:, column], dim=0)
+    fitting = torch.ones(len(logits), dtype=logits.dtype) if noun.generic else fit_probability(logits[:, column], scene)
+    if noun.excluded is not None:
+        fitting = fitting * (1 - _meant(noun.excluded, logits, next(exclusions), exclusions, scene))
+    if noun.measure is not None:
+        fitting = fitting * among_extremes(fitting, noun, scene)
+    return fitting if noun.quantifier != Quantifier.ONE else fitting / fitting.sum().clamp(min=1e-12)
+
+
+def fit_logit(logit: float, confidence: float, present: float = PRESENT, contrast: float = CONTRAST) -> float:
+    """How clearly a phrase fits an object, positive: it does. The lesser of two: log-odds above `present`, and not further below those of
+    perception's own name for the object than `contrast`.
+
+    Args:
+        logit: log-odds of the phrase for the object. confidence: 0..1, perception's for its own name of it; 0: it has none.
+    """
+    return min(logit - present, contrast - (log_odds(confidence) - logit))
+
+
+def fit_probability(logits: Tensor, scene: Scene) -> Tensor:
+    """(M,) that each object is what a phrase says, whatever other objects are, from log-odds (M,)."""
+    clear = [fit_logit(logit, thing.label_confidence) for logit, thing in zip(logits.tolist(), scene.objects, strict=True)]
+    return torch.sigmoid(FIT_SLOPE * torch.tensor(clear, dtype=logits.dtype))
+
+
+def log_odds(probability: float) -> float:
+    """Natural logarithm of the odds; infinite for 0 and 1."""
+    return math.log(probability / (1 - probability)) if 0 < probability < 1 else math.copysign(math.inf, probability - 0.5)
+
+
+def among_extremes(fitting: Tensor, noun: NounPhrase, scene: Scene) -> Tensor:
+    """(M,) that fewer than `count` other objects that fit are larger (smaller) than each object, its own fit left out.
+
+    A Poisson binomial over the others: j counts with probability fitting_j * sigmoid(log(size_j / size_i) / SIZE_ERROR).
+    """
+    assert noun.measure is not None
+    size = torch.tensor([thing.measure(noun.measure) for thing in scene.objects], dtype=fitting.dtype).clamp(min=1e-4).log()
+    ahead = torch.sigmoid((size[None, :] - size[:, None]) * (1.0 if noun.greatest else -1.0) / SIZE_ERROR) * fitting[None, :]
+    ahead = ahead.masked_fill(torch.eye(len(size), dtype=torch.bool), 0.0)
+    places = max(noun.count, 1)
+    number = torch.zeros(len(size), places, dtype=fitting.dtype)  # that 0..places-1 others are ahead
+    number[:, 0] = 1.0
+    for j in range(len(size)):
+        one_more = torch.cat([torch.zeros(len(size), 1, dtype=fitting.dtype), number[:, :-1]], dim=1)
+        number = number * (1 - ahead[:, j : j + 1]) + one_more * ahead[:, j : j + 1]
+    return number.sum(dim=1)
 
 
 class RelationScorer:
     """Energy of a relation in one view: -log sum_j p(k | subject) p(j | reference) sigmoid(margin(k, j)), k = the object that is moved.
+
+    Of several objects ("all red blocks", "two cans") it is the energy of the next step: p(k | subject) is then the probability that k is
+    one of those meant for which the relation does not hold yet, and every other one i for which it holds must keep it:
+    - sum_i log(1 - p_i h_i (1 - h_i')), h_i and h_i' = how true the relation is of i before and after.
 
     Range: 0 (certain and clearly true) to about 50 (far from true); nats. Wrong when the view grounds a phrase wrongly, or when
     occlusion cuts a mask in half; the ensemble over views is what corrects it.
@@ -81,9 +169,9 @@ class RelationScorer:
         masks = world.predict_masks(self.view, category, motion)
         scene = world.predict_scene(category, motion)
         ground = self._ground(world.view(self.view), masks, scene, context)
-        total = self._moved_energy(context.relation, world, scene, ground, category)
+        total = self._moved_energy(context.relation, world, scene, ground, category, context)
         for relation in context.held:
-            total = total + self._any_energy(relation, world, scene, ground)
+            total = total + self._any_energy(relation, world, scene, ground, context)
         return total
 
     def assess(self, context: Context) -> Assessment:
@@ -93,17 +181,13 @@ class RelationScorer:
         logits = self._logits(world, context.relation)
         if count == 0:
             return Assessment(self.name, logits, torch.zeros((0,) * len(context.relation.phrases), dtype=torch.float64))
-        still = torch.zeros(1, 4, dtype=torch.float64)
-        category = torch.zeros(1, dtype=torch.int64)
-        scene = world.predict_scene(category, still)
-        ground = self._ground(world.view(self.view), world.predict_masks(self.view, category, still), scene, context)
-        return Assessment(self.name, logits, self._all_margins(context.relation, scene, ground)[0])
+        return Assessment(self.name, logits, self._margins_now(world, context.relation, context))
 
     # How the view sees it
 
     def _logits(self, world: WorldModel, relation: Relation) -> Tensor:
         """(M, K) log-odds, NaN where unseen; grounded once per scene and set of phrases."""
-        phrases = tuple(plain_phrase(phrase) for phrase in relation.phrases)
+        phrases = relation.texts
         if self._memory is not None and self._memory[0] is world and self._memory[1] == phrases:
             return self._memory[2]
         regions = regions_of(world.labels(self.view)) if world.count else []
@@ -111,6 +195,9 @@ class RelationScorer:
         if regions:
             found = self._grounder.logits(world.view(self.view).rgb, regions, phrases).double()
             logits[torch.tensor([region.number for region in regions])] = found
+        for column, noun in enumerate(relation.nouns):
+            if noun.generic:
+                logits[:, column] = 0.0
         self._memory = (world, phrases, logits)
         return logits
 
@@ -144,9 +231,47 @@ class RelationScorer:
 
     # How the relation is measured
 
-    def _moved_energy(self, relation: Relation, world: WorldModel, scene: PredictedScene, ground: Tensor, category: Tensor) -> Tensor:
-        """(N,) the moved object must be the subject."""
-        beliefs = belief(self._logits(world, relation))
+    def _beliefs(self, world: WorldModel, relation: Relation) -> Tensor:
+        """(M, K) log-probabilities that object m is the one that phrase k means, or one of those that a plural subject means."""
+        return _with_outliers(noun_probabilities(relation, self._logits(world, relation), world.scene))
+
+    def _step_beliefs(self, world: WorldModel, relation: Relation, context: Context) -> tuple[Tensor, Tensor]:
+        """For a plural subject: `_beliefs`, its first column that the object is meant and does not stand in the relation yet; and (M,) that
+        it is meant and does."""
+        probability = noun_probabilities(relation, self._logits(world, relation), world.scene)
+        now = degrees(relation, torch.sigmoid(self._margins_now(world, relation, context)), probability)
+        missing = probability[:, 0] * (1 - now)
+        share = torch.cat([(missing / missing.sum().clamp(min=1e-12))[:, None], probability[:, 1:]], dim=1)
+        return _with_outliers(share), probability[:, 0] * now
+
+    def _margins_now(self, world: WorldModel, relation: Relation, context: Context) -> Tensor:
+        """(M, M) or (M, M, M) margins of the relation as things are, as this view sees it."""
+        still = torch.zeros(1, 4, dtype=torch.float64)
+        category = torch.zeros(1, dtype=torch.int64)
+        scene = world.predict_scene(category, still)
+        ground = self._ground(world.view(self.view), world.predict_masks(self.view, category, still), scene, context)
+        return self._all_margins(relation, scene, ground)[0]
+
+    def _moved_energy(
+        self, relation: Relation, world: WorldModel, scene: PredictedScene, ground: Tensor, category: Tensor, context: Context
+    ) -> Tensor:
+        """(N,) the moved object must be the subject, or one of those that the subject means and that are not there yet."""
+        beliefs, kept = self._beliefs(world, relation), None
+        if relation.plural:
+            beliefs, there = self._step_beliefs(world, relation, context)
+            kept = self._kept(relation, world, scene, ground, there)
+        energy = self._one_energy(relation, beliefs, world, scene, ground, category)
+        return energy if kept is None else energy + kept
+
+    def _kept(self, relation: Relation, world: WorldModel, scene: PredictedScene, ground: Tensor, there: Tensor) -> Tensor:
+        """(N,) every object that stands in the relation now, with probability there (M,), shall do so after the motion."""
+        probability = noun_probabilities(relation, self._logits(world, relation), world.scene)
+        after = degrees(relation, torch.sigmoid(self._all_margins(relation, scene, ground)), probability)
+        return -torch.log1p(-(there * (1 - after)).clamp(max=1 - 1e-12)).sum(dim=1)
+
+    def _one_energy(
+        self, relation: Relation, beliefs: Tensor, world: WorldModel, scene: PredictedScene, ground: Tensor, category: Tensor
+    ) -> Tensor:
         rows = torch.arange(len(category))
         own = (ground[rows, category], scene.bottom[rows, category], scene.size[rows, category])
         if relation.kind == RelationKind.BETWEEN:
@@ -164,21 +289,24 @@ class RelationScorer:
         logs[rows, category] = -torch.inf
         return -beliefs[category, 0] - torch.logsumexp(logs, dim=1)
 
-    def _any_energy(self, relation: Relation, world: WorldModel, scene: PredictedScene, ground: Tensor) -> Tensor:
-        """(N,) energy of a relation between whichever objects."""
-        beliefs = belief(self._logits(world, relation))
+    def _any_energy(self, relation: Relation, world: WorldModel, scene: PredictedScene, ground: Tensor, context: Context) -> Tensor:
+        """(N,) energy of a relation between whichever objects; of a plural one, that all keep it which have it."""
+        if relation.plural:
+            return self._kept(relation, world, scene, ground, self._step_beliefs(world, relation, context)[1])
+        beliefs = self._beliefs(world, relation)
         logs = logsigmoid(self._all_margins(relation, scene, ground)) + beliefs[:, 0].view(-1, *[1] * (len(relation.phrases) - 1))
         logs = logs + beliefs[:, 1].view(-1, *[1] * (len(relation.phrases) - 2))
         if relation.kind == RelationKind.BETWEEN:
             logs = logs + beliefs[:, 2]
         return -torch.logsumexp(logs.flatten(1), dim=1)
 
-    def _all_margins(self, relation: Relation, scene: PredictedScene, ground: Tensor) -> Tensor:
+    @classmethod
+    def _all_margins(cls, relation: Relation, scene: PredictedScene, ground: Tensor) -> Tensor:
         """(N, M, M) margins of subject i and reference j, or (N, M, M, M) for BETWEEN; -inf where two are the same object."""
         objects = ground.shape[1]
         same = torch.eye(objects, dtype=torch.bool)
         if relation.kind == RelationKind.BETWEEN:
-            margins = self._between(ground[:, :, None, None], scene, ground[:, None])
+            margins = cls._between(ground[:, :, None, None], scene, ground[:, None])
             clash = same[:, :, None] | same[:, None, :] | same[None, :, :]
             return margins.masked_fill(clash, -torch.inf)
         offset = ground[:, :, None] - ground[:, None]
@@ -207,20 +335,49 @@ def _mean_of_seen(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def probability_of(assessments: list[Assessment], logits: Tensor) -> float:
-    """Probability that the relation holds as things are.
+def predicted_margins(relation: Relation, scene: PredictedScene) -> Tensor:
+    """(N, M, M), or (N, M, M, M) for BETWEEN: margins of subject i and reference j in the fused scene; -inf: the same object."""
+    return RelationScorer._all_margins(relation, scene, scene.ground)
 
-    p = sum over objects of prod_k p(object | phrase k) * mean over views of sigmoid(margin).
+
+def degrees(relation: Relation, truth: Tensor, probability: Tensor) -> Tensor:
+    """(..., M) how true a relation is of each object as its subject: the truest of the objects that may be its references.
 
     Args:
-        logits: (M, K) log-odds of the phrases, those of `fused_logits` or with memory added.
+        truth: (..., M, M) or (..., M, M, M) of the relation between objects, 0..1; NaN: nobody can tell, taken as 0.
+        probability: (M, K) of `noun_probabilities`; a reference counts as its probability over that of the likeliest one.
+    """
+    references = probability[:, 1:] / probability[:, 1:].amax(dim=0).clamp(min=1e-12)
+    weight = references[:, 0]
+    if len(relation.references) == 2:
+        weight = weight[:, None] * references[:, 1]
+        return (truth.nan_to_num(0.0) * weight).flatten(-2).amax(dim=-1)
+    return (truth.nan_to_num(0.0) * weight).amax(dim=-1)
+
+
+def probability_of(assessments: list[Assessment], logits: Tensor, relation: Relation, scene: Scene) -> float:
+    """Probability that the relation holds as things are.
+
+    One subject: p = sum over objects of prod_k p(object | phrase k) * mean over views of sigmoid(margin). Several, with p_i that object i
+    is meant and h_i how true the relation is of it: ALL: min_i (1 - p_i (1 - h_i)), the weakest link, since the views err together; COUNT:
+    the n-th greatest p_i h_i.
+
+    Args:
+        logits: (M, T) log-odds of the relation's texts, those of `fused_logits` or with memory added.
     """
     if len(logits) == 0:
         return 0.0
-    beliefs = torch.softmax(logits, dim=0)
+    beliefs = noun_probabilities(relation, logits, scene)
     truth = torch.stack([torch.sigmoid(assessment.margins) for assessment in assessments]).mean(dim=0)
+    if relation.plural:
+        meant, held = beliefs[:, 0], degrees(relation, truth, beliefs)
+        if relation.nouns[0].quantifier == Quantifier.ALL:
+            return float((1 - meant * (1 - held)).min())
+        ranked = (meant * held).sort(descending=True).values
+        wanted = relation.nouns[0].count
+        return float(ranked[wanted - 1]) if wanted <= len(ranked) else 0.0
     weight = beliefs[:, 0]
-    for k in range(1, logits.shape[1]):
+    for k in range(1, beliefs.shape[1]):
         weight = weight[..., None] * beliefs[:, k]
     clash = truth.isnan()
     distinct = torch.stack([assessment.margins for assessment in assessments]).amax(dim=0) > -torch.inf

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pcm_ros.tasks.manipulation.goal import Measure
 from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 
 Points = npt.NDArray[np.float32]
@@ -54,6 +56,18 @@ class SceneObject:
     def size(self) -> Array:
         """(3,) extent of the bounding box, metres."""
         return self.high - self.low
+
+    @cached_property
+    def extents(self) -> tuple[float, float, float]:
+        """Shorter and longer side of the least upright rectangle around it, and height; metres, however it is turned."""
+        _, sides, _ = cv2.minAreaRect(self.points[:, :2] * np.float32(1000))  # it knows nothing below a unit
+        low, high = np.percentile(self.points[:, 2], [0.5, 99.5])
+        return min(sides) / 1000, max(sides) / 1000, float(high - low)
+
+    def measure(self, measure: Measure) -> float:
+        """What size words compare, metres."""
+        short, long, height = self.extents
+        return {Measure.SIZE: float(np.cbrt(short * long * height)), Measure.HEIGHT: height, Measure.LENGTH: long}[measure]
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_how_things_are() -> None:
         given = context(kind, "red block", "blue bowl")
         assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
         logits = fused_logits(assessments)
-        probability = probability_of(assessments, logits)
+        probability = probability_of(assessments, logits, given.relation, given.scene)
         assert (probability > 0.8) if truth else (probability < 0.1), kind
         assert logits.argmax(dim=0).tolist() == [RED_BLOCK, BLUE_BOWL]
 
@@ -134,7 +134,7 @@ def test_how_things_are() -> None:
 def test_the_other_one_is_another_one() -> None:
     given = context(RelationKind.LEFT_OF, "other red block", "red block")
     assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
-    probability = probability_of(assessments, fused_logits(assessments))
+    probability = probability_of(assessments, fused_logits(assessments), given.relation, given.scene)
     assert probability < 0.5  # there is one red block only
 
 
@@ -149,7 +149,7 @@ def test_an_empty_table() -> None:
     empty = Context(Relation(RelationKind.LEFT_OF, "red block", ("blue bowl",)), (), scene(), observation())
     assessment = RelationScorer("front", ColorGrounder()).assess(empty)
     assert assessment.logits.shape == (0, 2)
-    assert probability_of([assessment], fused_logits([assessment])) == 0
+    assert probability_of([assessment], fused_logits([assessment]), empty.relation, empty.scene) == 0
 
 
 def test_beliefs() -> None:
