@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.models.clip import Clip
-from pcm_ros.tasks.manipulation.vision import Vision
+from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class ClipGrounder:
     """
 
     def __init__(self, clip: Clip) -> None:
-        self._clip = clip
+        self._clip, self._embeddings = clip, RegionEmbeddings(clip)
         self.name = clip.name
 
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
         if not regions:
             return torch.zeros((0, len(phrases)))
-        return self._clip.logits(self._clip.embed_regions(rgb, [region.mask for region in regions]), phrases)
+        return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
 
 
 class GrounderEnsemble:

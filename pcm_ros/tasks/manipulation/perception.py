@@ -19,9 +19,9 @@ from scipy.spatial import cKDTree
 
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
-from pcm_ros.tasks.manipulation.vision import Vision
-from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
-from pcm_ros.tasks.manipulation.world_model import WorldModel
+from pcm_ros.tasks.manipulation.vision import SideBySide, Vision
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View, WorkcellLimits
+from pcm_ros.tasks.manipulation.world_model import WorldModel, keep
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Perception:
     ) -> None:
         self._vision, self._limits, self._config = vision, limits, config
         self._grounder, self._vocabulary = grounder, tuple(vocabulary)
+        self._views = SideBySide()
 
     def perceive(self, observation: Observation) -> Scene:
         """The scene of an observation.
@@ -112,31 +113,32 @@ class Perception:
     def _fuse(self, observation: Observation, table: float) -> _Voxels | None:
         low, high = np.asarray(self._limits.workspace_min, dtype=np.float64), np.asarray(self._limits.workspace_max, dtype=np.float64)
         low[2] = table + self._config.clearance
-        columns: list[npt.NDArray[np.float32]] = []
-        for view in observation.views:
+
+        def look(view: View) -> npt.NDArray[np.float32] | None:
             points = view.points()
             with np.errstate(invalid="ignore"):
-                inside = ((points > low) & (points < high)).all(axis=-1)
-            rows, cols = np.nonzero(inside)
+                raised = np.flatnonzero(points[..., 2] > low[2])
+            inside = points.reshape(-1, 3)[raised]
+            rows, cols = np.divmod(raised[((inside > low) & (inside < high)).all(axis=-1)], points.shape[1])
             if not len(rows):
-                continue
+                return None
             features = self._vision.features(view.rgb)
             cell = features.sample(np.stack([cols, rows], axis=1)).numpy()
             flat = points[rows, cols]
             vote = features.vote.flatten(1).numpy()[:, cell].T @ view.rotation.T.astype(np.float32)
-            columns.append(
-                np.concatenate(
-                    [
-                        flat,
-                        view.rgb[rows, cols].astype(np.float32),
-                        flat + vote.astype(np.float32),
-                        features.objectness.flatten().numpy()[cell][:, None],
-                        features.embedding.flatten(1).numpy()[:, cell].T,
-                    ],
-                    axis=1,
-                    dtype=np.float32,
-                )
+            return np.concatenate(
+                [
+                    flat,
+                    view.rgb[rows, cols].astype(np.float32),
+                    flat + vote.astype(np.float32),
+                    features.objectness.flatten().numpy()[cell][:, None],
+                    features.embedding.flatten(1).numpy()[:, cell].T,
+                ],
+                axis=1,
+                dtype=np.float32,
             )
+
+        columns = [column for column in self._views.map(look, observation.views) if column is not None]
         if not columns:
             return None
         stacked = np.concatenate(columns)
@@ -198,25 +200,25 @@ class Perception:
     def _labelled(self, scene: Scene, observation: Observation) -> Scene:
         if self._grounder is None or not self._vocabulary or not scene.objects:
             return scene
-        world = WorldModel(scene, observation)
+        grounder, world = self._grounder, WorldModel(scene, observation)
+        _ = world.heights  # once, not in each of the threads
+
+        def look(view: View) -> tuple[list[int], npt.NDArray[np.float32]]:
+            regions = regions_of(world.labels(view.name))
+            return [region.number for region in regions], grounder.logits(view.rgb, regions, self._vocabulary).numpy()
+
         total = np.zeros((len(scene.objects), len(self._vocabulary)))
         seen = np.zeros((len(scene.objects), 1))
-        for view in observation.views:
-            regions = regions_of(world.labels(view.name))
-            logits = self._grounder.logits(view.rgb, regions, self._vocabulary).numpy()
-            for region, row in zip(regions, logits, strict=True):
-                total[region.number] += row
-                seen[region.number] += 1
+        for numbers, logits in self._views.map(look, observation.views):
+            total[numbers] += logits
+            seen[numbers] += 1
         mean = total / np.maximum(seen, 1)
         best = mean.argmax(axis=1)
         confidence = 1 / (1 + np.exp(-mean.max(axis=1)))
-        objects = tuple(
-            SceneObject(
-                thing.points, thing.colors, self._vocabulary[best[i]] if seen[i] else "object", float(confidence[i]) if seen[i] else 0.0
-            )
-            for i, thing in enumerate(scene.objects)
-        )
-        return Scene(objects, scene.table_height, scene.limits, scene.stamp_ns)
+        names = [(self._vocabulary[best[i]], float(confidence[i])) if seen[i] else ("object", 0.0) for i in range(len(scene.objects))]
+        world = world.renamed(names)
+        keep(world)
+        return world.scene
 
 
 def table_height(observation: Observation, limits: WorkcellLimits) -> float:

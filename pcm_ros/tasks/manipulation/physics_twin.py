@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -19,9 +20,10 @@ COLUMN_CELLS = 2
 LAYER = 0.003
 GAP = 0.002
 MASS = 0.2
+TIME_STEP = 1 / 120
 # Steps that every drop is given; what topples moves by then.
-SETTLING = 24
-SOLVER_ITERATIONS = 25
+SETTLING = 12
+SOLVER_ITERATIONS = 20
 FRICTION = 0.6
 _CORNERS = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=np.float64)
 _FACES = [
@@ -76,23 +78,59 @@ def columns(world: WorldModel, number: int) -> tuple[Array, Array]:
     return centers, halves
 
 
+@dataclass(frozen=True)
+class _Arrangement:
+    """A simulation in which one object is free and the others stand still: its client, the free body, and the state before any drop."""
+
+    client: int
+    moved: int
+    fresh: int
+
+
 class PhysicsTwin:
-    """A simulation of its own (no window, no other client is touched). Use it as a context manager."""
+    """Simulations of its own (no window, no other client is touched), one for each object that is dropped, kept until it is closed.
+
+    Use it as a context manager, or close it.
+    """
 
     def __init__(self, world: WorldModel) -> None:
         self._world = world
-        self._client = -1
-        self._shapes: dict[int, int] = {}
+        self._arranged: dict[int, _Arrangement] = {}
 
     def __enter__(self) -> PhysicsTwin:
-        self._client = pybullet.connect(pybullet.DIRECT)
-        if self._client < 0:
-            raise RuntimeError("PyBullet refused another simulation in this process; close some of those that are open")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pybullet.disconnect(self._client)
-        self._client = -1
+        self.close()
+
+    def close(self) -> None:
+        """End the simulations."""
+        while self._arranged:
+            client = self._arranged.popitem()[1].client
+            for caching in (0, 1):  # forget the mesh files that were read: PyBullet keeps each for as long as the process lives
+                pybullet.setPhysicsEngineParameter(enableFileCaching=caching, physicsClientId=client)
+            pybullet.disconnect(client)
+
+    def _arrange(self, number: int) -> _Arrangement:
+        if number in self._arranged:
+            return self._arranged[number]
+        client = pybullet.connect(pybullet.DIRECT)
+        if client < 0:
+            raise RuntimeError("PyBullet refused another simulation in this process; close some of those that are open")
+        pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
+        pybullet.setPhysicsEngineParameter(numSolverIterations=SOLVER_ITERATIONS, physicsClientId=client)
+        pybullet.setTimeStep(TIME_STEP, physicsClientId=client)
+        table = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=[2.0, 2.0, 0.05], physicsClientId=client)
+        height = self._world.scene.table_height
+        bodies = [pybullet.createMultiBody(0, table, basePosition=[0, 0, height - 0.05], physicsClientId=client)]
+        bodies += [self._body(client, other, 0.0) for other in range(self._world.count) if other != number]
+        moved = self._body(client, number, MASS)
+        for body in (*bodies, moved):
+            pybullet.changeDynamics(
+                body, -1, lateralFriction=FRICTION, rollingFriction=0.0005, spinningFriction=0.0005, physicsClientId=client
+            )
+        self._arranged[number] = _Arrangement(client, moved, pybullet.saveState(physicsClientId=client))
+        return self._arranged[number]
 
     def drop(self, number: int, motions: Array, steps: int) -> tuple[Array, Array]:
         """Let object `number` go at each motion (K, 4) in turn, the others standing still as they are.
@@ -100,32 +138,19 @@ class PhysicsTwin:
         Returns:
             slip (K,) metres and tilt (K,) radians from the predicted pose after at most `steps` steps; less once it is at rest.
         """
-        client = self._client
-        pybullet.resetSimulation(physicsClientId=client)
-        self._shapes.clear()
-        pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
-        pybullet.setPhysicsEngineParameter(numSolverIterations=SOLVER_ITERATIONS, physicsClientId=client)
-        table = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=[2.0, 2.0, 0.05], physicsClientId=client)
-        height = self._world.scene.table_height
-        bodies = [pybullet.createMultiBody(0, table, basePosition=[0, 0, height - 0.05], physicsClientId=client)]
-        bodies += [self._body(other, 0.0) for other in range(self._world.count) if other != number]
-        moved = self._body(number, MASS)
-        for body in (*bodies, moved):
-            pybullet.changeDynamics(
-                body, -1, lateralFriction=FRICTION, rollingFriction=0.0005, spinningFriction=0.0005, physicsClientId=client
-            )
+        arrangement = self._arrange(number)
+        client, moved = arrangement.client, arrangement.moved
         center = self._world.centers[number].numpy()
-        fresh = pybullet.saveState(physicsClientId=client)
         slip, tilt = np.zeros(len(motions)), np.zeros(len(motions))
         for row, (dx, dy, dz, yaw) in enumerate(np.asarray(motions, dtype=np.float64)):
-            pybullet.restoreState(fresh, physicsClientId=client)  # contacts of the one before must not warm-start this one
+            pybullet.restoreState(arrangement.fresh, physicsClientId=client)  # contacts of the one before must not warm-start this one
             target = center + np.array([dx, dy, dz + GAP])
             turn = [0.0, 0.0, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))]
             pybullet.resetBasePositionAndOrientation(moved, target.tolist(), turn, physicsClientId=client)
             pybullet.resetBaseVelocity(moved, [0, 0, 0], [0, 0, 0], physicsClientId=client)
             for step in range(steps):
                 pybullet.stepSimulation(physicsClientId=client)
-                if step >= SETTLING and step % 8 == 0 and self._at_rest(moved):
+                if step >= SETTLING and step % 4 == 0 and _at_rest(client, moved):
                     break
             position, orientation = pybullet.getBasePositionAndOrientation(moved, physicsClientId=client)
             slip[row] = float(np.linalg.norm(np.asarray(position) - target + np.array([0, 0, GAP])))
@@ -133,24 +158,26 @@ class PhysicsTwin:
             tilt[row] = float(np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)))
         return slip, tilt
 
-    def _at_rest(self, body: int) -> bool:
-        linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self._client)
-        return bool(np.linalg.norm(linear) < 0.004 and np.linalg.norm(angular) < 0.04)
-
-    def _body(self, number: int, mass: float) -> int:
+    def _body(self, client: int, number: int, mass: float) -> int:
         centers, halves = columns(self._world, number)
-        shape = self._compound(centers, halves)
+        shape = _compound(client, centers, halves)
         center = self._world.centers[number].tolist()
-        return int(pybullet.createMultiBody(mass, shape, basePosition=center, physicsClientId=self._client))
+        return int(pybullet.createMultiBody(mass, shape, basePosition=center, physicsClientId=client))
 
-    def _compound(self, centers: npt.NDArray[np.float64], halves: npt.NDArray[np.float64]) -> int:
-        """One shape of many boxes. PyBullet's arrays of primitives hold 16; a mesh file with one group per box has no such limit."""
-        lines: list[str] = []
-        for box, (center, half) in enumerate(zip(centers, halves, strict=True)):
-            lines.append(f"o box{box}")
-            lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in center + _CORNERS * half]
-            lines += [f"f {a + 8 * box} {b + 8 * box} {c + 8 * box}" for a, b, c in _FACES]
-        with tempfile.TemporaryDirectory() as folder:  # a name of its own each time: PyBullet keeps files by name
-            path = Path(folder) / "boxes.obj"
-            path.write_text("\n".join(lines) + "\n")
-            return int(pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=str(path), physicsClientId=self._client))
+
+def _at_rest(client: int, body: int) -> bool:
+    linear, angular = pybullet.getBaseVelocity(body, physicsClientId=client)
+    return bool(np.linalg.norm(linear) < 0.004 and np.linalg.norm(angular) < 0.04)
+
+
+def _compound(client: int, centers: npt.NDArray[np.float64], halves: npt.NDArray[np.float64]) -> int:
+    """One shape of many boxes. PyBullet's arrays of primitives hold 16; a mesh file with one group per box has no such limit."""
+    lines: list[str] = []
+    for box, (center, half) in enumerate(zip(centers, halves, strict=True)):
+        lines.append(f"o box{box}")
+        lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in center + _CORNERS * half]
+        lines += [f"f {a + 8 * box} {b + 8 * box} {c + 8 * box}" for a, b, c in _FACES]
+    with tempfile.TemporaryDirectory() as folder:  # a name of its own each time: PyBullet keeps files by name
+        path = Path(folder) / "boxes.obj"
+        path.write_text("\n".join(lines) + "\n")
+        return int(pybullet.createCollisionShape(pybullet.GEOM_MESH, fileName=str(path), physicsClientId=client))

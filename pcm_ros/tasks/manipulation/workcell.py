@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -88,14 +89,20 @@ class View:
         return np.isfinite(self.depth) & (self.depth > 0)
 
     def points(self) -> npt.NDArray[np.float32]:
-        """(H, W, 3) float32 world-frame points of all pixels; NaN where there is no depth."""
+        """(H, W, 3) float32 world-frame points of all pixels; NaN where there is no depth. Made once: read only."""
+        return self._points
+
+    @cached_property
+    def _points(self) -> npt.NDArray[np.float32]:
         height, width = self.depth.shape
         k = self.intrinsics
         u = (np.arange(width, dtype=np.float64) - k[0, 2]) / k[0, 0]
         v = (np.arange(height, dtype=np.float64) - k[1, 2]) / k[1, 1]
         depth = np.where(self.valid_depth, self.depth, np.nan).astype(np.float64)
         optical = np.stack([u[None, :] * depth, v[:, None] * depth, depth], axis=-1)
-        return (optical @ self.rotation.T + self.position).astype(np.float32)
+        points: npt.NDArray[np.float32] = (optical @ self.rotation.T + self.position).astype(np.float32)
+        points.flags.writeable = False
+        return points
 
     def project(self, points: npt.ArrayLike) -> tuple[Array, Array]:
         """Project world points (..., 3) to pixels.

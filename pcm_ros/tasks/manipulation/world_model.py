@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock, RLock
 from typing import Protocol, cast
@@ -100,7 +100,9 @@ class StaticView:
         """(M, h * w) int64, whose cell it is when object m is taken away: j, or M for table and background."""
         objects = len(self.masks)
         others = self.masks & ~torch.eye(objects, dtype=torch.bool)[:, :, None, None]
-        return torch.where(others.any(dim=1), others.to(torch.uint8).argmax(dim=1), objects).flatten(1)
+        number = torch.arange(objects, dtype=torch.int16)[None, :, None, None]
+        free = torch.full_like(number, objects)
+        return torch.where(others, number, free).amin(dim=1).flatten(1).long() if objects else others.flatten(1).long()
 
     @cached_property
     def totals(self) -> Tensor:
@@ -199,6 +201,21 @@ class WorldModel:
         self._lock = RLock()
         self._moved: tuple[Tensor, Tensor, Tensor] | None = None
         self._predicted: tuple[Tensor, Tensor, PredictedScene] | None = None
+
+    def renamed(self, labels: Sequence[tuple[str, float]]) -> WorldModel:
+        """The same with other names of the objects: (label, confidence) of each. All else that was worked out stays."""
+        named = replace(
+            self.scene,
+            objects=tuple(
+                replace(thing, label=label, label_confidence=confidence)
+                for thing, (label, confidence) in zip(self.scene.objects, labels, strict=True)
+            ),
+        )
+        model = WorldModel(named, self.observation)
+        with self._lock:
+            geometry = {name: value for name, value in self.__dict__.items() if name not in model.__dict__}  # cached properties
+            model.__dict__.update(geometry, _static=dict(self._static), _labels=dict(self._labels))
+        return model
 
     @property
     def count(self) -> int:
@@ -379,7 +396,7 @@ class WorldModel:
         depth = view.depth[np.ix_(rows, columns)]
         known = np.isfinite(depth) & (depth > 0)
         depth = np.where(known, depth, table)
-        labels = self._label(_points_at(view, rows, columns, np.where(known, depth, np.nan).astype(np.float32)))
+        labels = self.labels(view.name)[np.ix_(rows, columns)]
         shape = depth.shape
         layers = np.full((self.count, *shape), np.inf, dtype=np.float32)
         reach, steps = self._splat(view, stride)
@@ -537,6 +554,13 @@ def world_model(context: PlanningContext) -> WorldModel:
         return model
 
 
+def keep(model: WorldModel) -> None:
+    """Let `world_model` find this one for its scene and observation: what perception had to work out is not worked out again."""
+    _ = model.footprints, model.bottoms, model.tops, model._cloud, model._sizes
+    with _making:
+        _recent.append(model)
+
+
 def turned(xy: Tensor, yaw: Tensor) -> Tensor:
     """Positions (N, S, 2) float32 turned by yaw (N,) about the origin."""
     cos, sin = torch.cos(yaw).float()[:, None], torch.sin(yaw).float()[:, None]
@@ -563,11 +587,6 @@ def _rays(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64
     v = (rows - k[1, 2]) / k[1, 1]
     optical = np.stack(np.broadcast_arrays(u[None, :], v[:, None], 1.0), axis=-1)
     return cast(Array, optical @ view.rotation.T)
-
-
-def _points_at(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], depth: Points) -> Points:
-    """(h, w, 3) world points of a subset of pixels with the given depth (h, w)."""
-    return (_rays(view, rows, columns) * depth[..., None] + view.position).astype(np.float32)
 
 
 def _plane_depth(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], height: float) -> Points:
