@@ -51,7 +51,9 @@ CONFIG_PARAMETERS = (
     Parameter("aggregate", _DEFAULTS.aggregate, "how they are added up", choices=("sum", "median", "trimmed_mean")),
     Parameter("quorum", _DEFAULTS.quorum, "share of the scorers that must answer", low=0.01, high=1.0),
     Parameter("timeout", _DEFAULTS.timeout, "seconds that a scorer may take", low=0.1, high=600.0),
-    Parameter("finalists", _DEFAULTS.finalists, "proposals that the physics twin sees in each iteration", low=1, high=10_000),
+    Parameter("gain", _DEFAULTS.gain, "nats that an iteration must gain for the next one to follow; 0: however little", low=0.0, high=100.0),
+    Parameter("finalists", _DEFAULTS.finalists, "proposals that the last stage sees in each iteration", low=1, high=10_000),
+    Parameter("last_stage", _DEFAULTS.last_stage, "dear scorers of the finalists: twin"),
     Parameter("weights", (), "weights of scorers, 'name=weight' each; 1 where nothing is said"),
     Parameter("extra_scorers", (), "scorers in this process, 'module:Class' each"),
     Parameter("attempts", _DEFAULTS.attempts, "actions spent on one relation before giving up", low=1, high=20),
@@ -66,7 +68,7 @@ class ConsensusNode(Node):
     """Action server of the manipulation system; one goal at a time."""
 
     PARAMETERS = (
-        Parameter("cameras", ("front", "left", "right", "top", "back"), "cameras that should deliver views"),
+        Parameter("cameras", ("front", "left", "right", "back", "top"), "cameras that should deliver views"),
         Parameter("scorers", ("scorer_front",), "names of the scorer nodes"),
         Parameter("scorer_names", ("relation:front",), "what each scorer is called in reports and in 'weights'; same length as 'scorers'"),
         Parameter("scorer_views", ("front",), "the camera that each scorer looks through; same length as 'scorers'"),

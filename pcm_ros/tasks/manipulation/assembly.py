@@ -47,7 +47,11 @@ class ManipulationConfig:
         elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians).
         normalise, aggregate: of the ensemble (see Ensemble).
         quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
-        finalists: proposals that the physics twin sees in each iteration.
+        gain: nats by which the best proposal must get better for the iterations to go on, >= 0; 0: however little.
+        finalists: proposals that the last, dear stage sees in each iteration.
+        last_stage: names of its scorers: "twin" (physics); none: the cheap ones decide alone.
+        naming: whether perception names the objects it finds; without it, people are told of "object", and no phrase is refused
+            because another name fits better.
         weights: scorer name -> weight; 1 where nothing is said.
         extra_scorers: "module:Class" of scorers of your own; each class is called without arguments.
         attempts, holds, present: of the policy (see PolicyConfig).
@@ -64,7 +68,10 @@ class ManipulationConfig:
     aggregate: Aggregate = "sum"
     quorum: float = 0.6
     timeout: float = 20.0
+    gain: float = 0.05
     finalists: int = 8
+    last_stage: tuple[str, ...] = ("twin",)
+    naming: bool = True
     weights: tuple[tuple[str, float], ...] = ()
     extra_scorers: tuple[str, ...] = ()
     attempts: int = 4
@@ -103,7 +110,9 @@ def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
 
 def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision, grounder: Grounder | None = None) -> Perception:
     """Perception that names objects by the given grounder (default: that of the configuration)."""
-    return Perception(vision, limits, grounder=grounder or build_grounder(config.grounders, vision), vocabulary=VOCABULARY)
+    return Perception(
+        vision, limits, grounder=grounder or build_grounder(config.grounders, vision), vocabulary=VOCABULARY if config.naming else ()
+    )
 
 
 def build_relation_scorer(
@@ -123,6 +132,14 @@ def feasibility_scorers() -> list[Scorer]:
     return [ReachScorer(), WorkspaceScorer(), GraspScorer(), CollisionScorer(), StabilityScorer()]
 
 
+def last_scorers(config: ManipulationConfig) -> list[Scorer]:
+    """The dear scorers, which see the finalists only. Raises ValueError for an unknown name."""
+    makers = {TwinStabilityScorer.name: TwinStabilityScorer}
+    if unknown := set(config.last_stage) - set(makers):
+        raise ValueError(f"last_stage names {sorted(unknown)}; allowed: {', '.join(sorted(makers))}")
+    return [makers[name]() for name in config.last_stage]
+
+
 def load_class(path: str) -> Any:
     """The class at "module:Class". Raises ValueError with the reason when there is none."""
     module, _, name = path.partition(":")
@@ -135,7 +152,7 @@ def load_class(path: str) -> Any:
 
 
 def build_consensus(config: ManipulationConfig, generator: Generator, relation_scorers: Sequence[Scorer]) -> Consensus:
-    """The engine for manipulation: cheap experts for all proposals, the physics twin for the few best.
+    """The engine for manipulation: cheap experts for all proposals, dear ones for the few best.
 
     Args:
         generator: local or remote. relation_scorers: one a view, local or remote.
@@ -151,15 +168,23 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
         quorum=config.quorum,
         timeout=config.timeout,
     )
-    twin = TwinStabilityScorer()
-    last = Ensemble(
-        [twin], weights={name: weight for name, weight in weights.items() if name == twin.name}, quorum=1, timeout=config.timeout
-    )
-    if unknown := set(weights) - names - {twin.name}:
-        raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | {twin.name})}")
+    last = last_scorers(config)
+    stages: list[tuple[Ensemble, int | float | None]] = [(first, config.finalists if last else None)]
+    dear = {scorer.name for scorer in last}
+    if last:
+        dear_weights = {name: weight for name, weight in weights.items() if name in dear}
+        stages.append((Ensemble(last, weights=dear_weights, quorum=1, timeout=config.timeout), None))
+    if unknown := set(weights) - names - dear:
+        raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | dear)}")
     strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))  # x, y, yaw
-    stop = Stop(max_iterations=config.iterations, agreement=config.agreement, min_iterations=min(3, config.iterations))
-    return Consensus(generator, Cascade([(first, config.finalists), (last, None)]), strategy, stop)
+    stop = Stop(
+        max_iterations=config.iterations,
+        agreement=config.agreement,
+        patience=1 if config.gain > 0 else None,
+        tolerance=config.gain,
+        min_iterations=min(3, config.iterations),
+    )
+    return Consensus(generator, Cascade(stages), strategy, stop)
 
 
 def build_policy(
