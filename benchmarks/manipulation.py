@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pcm_ros.benchmarks.failures import CLASSES, Witness, classify
 from pcm_ros.evidence import Document, Estimate, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record
+from pcm_ros.sim.disturbance import DisturbedWorkcell
+from pcm_ros.sim.judge import Verdict
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_policy, embedded_segmenter
 from pcm_ros.tasks.manipulation.policy import Chosen, Executed, Finished, Observed, Planning
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
-from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, WorkcellLimits
+from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
 # The order in which views are given up when there shall be fewer.
 VIEW_ORDER = ("front", "left", "right", "back", "top")
 
 
 class FewerViews:
-    """A workcell that delivers some of another's views only."""
+    """A workcell that delivers some of another's views only, in the order of `names`: sums over views depend on it in their last bits."""
 
-    def __init__(self, workcell: SimWorkcell, names: Sequence[str]) -> None:
+    def __init__(self, workcell: Workcell, names: Sequence[str]) -> None:
         self._workcell, self._names = workcell, tuple(names)
 
     @property
@@ -32,7 +36,8 @@ class FewerViews:
 
     def observe(self) -> Observation:
         observation = self._workcell.observe()
-        return replace(observation, views=tuple(view for view in observation.views if view.name in self._names))
+        views = {view.name: view for view in observation.views}
+        return replace(observation, views=tuple(views[name] for name in self._names if name in views))
 
     def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
         return self._workcell.execute(action, should_stop)
@@ -43,6 +48,7 @@ class _Prepared:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.workcell = SimWorkcell(config["suite"])
+        self.disturbed = DisturbedWorkcell(self.workcell)
         views = VIEW_ORDER[: config["views"]]
         segmenter = None
         if config["segmenter"] == "noise":
@@ -56,13 +62,14 @@ class _Prepared:
             aggregate=config["aggregate"],
             normalise=config["normalise"],
         )
-        self.policy = build_policy(FewerViews(self.workcell, views), views, settings, segmenter)
+        self.policy = build_policy(FewerViews(self.disturbed, views), views, settings, segmenter)
         self.clips = Path(config["clips"]) if config["clips"] else None
 
 
 def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     """One episode of the given seed; the record of it."""
     episode = prepared.workcell.reset(item)
+    witness = Witness(prepared.workcell)
     recorder = EpisodeRecorder(prepared.clips / f"{item}.mp4", episode.instruction) if prepared.clips else None
     plan_seconds: list[float] = []
     perceived: list[int] = []
@@ -71,10 +78,11 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     finished: Finished | None = None
     started, begun = time.perf_counter(), time.perf_counter()
     for event in prepared.policy.run(episode.instruction, seed=item):
+        paused = time.perf_counter()
+        witness.see(event)
         if recorder is not None:
-            paused = time.perf_counter()
             recorder.record(event)
-            started += time.perf_counter() - paused
+        started += time.perf_counter() - paused
         if isinstance(event, Observed):
             perceived.append(len(event.scene.objects))
         elif isinstance(event, Planning):
@@ -90,11 +98,16 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     if recorder is not None:
         recorder.close()
     assert finished is not None
+    happened = prepared.disturbed.happened
     verdict = prepared.workcell.judge_all()
+    if episode.refusal:
+        verdict = right_refusal(episode.refusal, finished, witness.displaced())
+    failure = "" if verdict else classify(episode, witness.course(happened), prepared.workcell.limits)
     return {
         "instruction": episode.instruction,
         "success": bool(verdict),
         "reason": verdict.reason,
+        "failure": failure,
         "outcome": finished.outcome.name,
         "message": finished.message,
         "actions": actions,
@@ -105,25 +118,67 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         "degraded": list(finished.degraded),
         "plan_seconds": plan_seconds,
         "wall_seconds": time.perf_counter() - begun,
+        **({"disturbance": happened, "disturbance_happened": bool(happened)} if episode.disturbance else {}),
+        **({"refusal": episode.refusal} if episode.refusal else {}),
         **{f"note_{name}": value for name, value in episode.notes.items()},
         **({"clip": str(recorder.path)} if recorder is not None else {}),
     }
 
 
+def right_refusal(refusal: str, finished: Finished, displaced: int) -> Verdict:
+    """Whether a run ended as it should where nothing can be done: the right reason, and no more than one object touched.
+
+    Args:
+        refusal: name of the right Outcome. displaced: number of objects that are not where they were.
+    """
+    if finished.outcome.name != refusal:
+        return Verdict(False, f"the right answer is {refusal}, not {finished.outcome.name}")
+    if finished.actions > 1 or displaced > finished.actions:
+        return Verdict(False, f"refused, but only after {finished.actions} actions; {displaced} objects are not where they were")
+    return Verdict(True)
+
+
+_SPLIT = ("refusal_reason", "disturbance", "relations")  # notes of few values, each of which gets its own result
+_MOST_VALUES = 10
+
+
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
-    """success; what the robot itself said; planning seconds per step, perception included."""
+    """success, also by the notes of the episodes; what the robot itself said; why episodes failed; planning seconds per step.
+
+    `failures.NAME` are counts, without an interval; perception is included in the planning seconds.
+    """
     results = {"success": rate([bool(record.get("success", False)) for record in records])}
     good = [record for record in records if "error" not in record]
     if good:
         results["claimed_success"] = rate([record["outcome"] == "SUCCESS" for record in good])
-        for note in ("note_same_color", "note_same_kind"):
-            marked = [bool(record["success"]) for record in good if record.get(note)]
-            if marked:
-                results[f"success.{note.removeprefix('note_')}"] = rate(marked)
+        results |= _by_note(good)
+        if any("disturbance_happened" in record for record in good):
+            results["disturbance_happened"] = rate([bool(record.get("disturbance_happened")) for record in good])
+            results["success.disturbance_happened"] = rate([bool(r["success"]) for r in good if r.get("disturbance_happened")])
+        failed = [record.get("failure", "") for record in good if not record["success"]]
+        for name in CLASSES:
+            if name in failed:
+                results[f"failures.{name}"] = Estimate(failed.count(name), math.nan, math.nan, len(records))
         seconds = [second for record in good for second in record["plan_seconds"]]
         if seconds:
             results["plan_seconds.median"] = quantile(seconds, 0.5)
             results["plan_seconds.p95"] = quantile(seconds, 0.95)
+    return results
+
+
+def _by_note(records: Sequence[Record]) -> dict[str, Estimate]:
+    """Success of the episodes for which a note is true, and for each value of a note of _SPLIT."""
+    results = {}
+    notes = dict.fromkeys(name.removeprefix("note_") for record in records for name in record if name.startswith("note_"))
+    for note in notes:
+        values = [record.get(f"note_{note}") for record in records]
+        texts = sorted({value for value in values if isinstance(value, str)})
+        if note in _SPLIT and len(texts) <= _MOST_VALUES:
+            for text in texts:
+                marked = [bool(record["success"]) for record, value in zip(records, values, strict=True) if value == text]
+                results[f"success.{note}.{text.replace(' ', '_')}"] = rate(marked)
+        elif any(value is True for value in values):
+            results[f"success.{note}"] = rate([bool(record["success"]) for record, value in zip(records, values, strict=True) if value is True])
     return results
 
 
@@ -150,6 +205,8 @@ def bench(
     fresh: bool = False,
 ) -> Document:
     """Run `episodes` episodes of a suite with the seeds seed, seed + 1, ...
+
+    An episode succeeds if all its relations hold in the end; one with a `refusal` if that is the outcome (see `right_refusal`).
 
     Raises:
         ValueError: an argument out of its range; the message names it.

@@ -31,7 +31,7 @@ class GeneratorNode(Node):
     """Finds objects in the newest views, and draws candidate actions."""
 
     PARAMETERS = (
-        Parameter("cameras", ("front", "left", "right", "top", "back"), "cameras whose views it keeps"),
+        Parameter("cameras", ("front", "left", "right", "back", "top"), "cameras whose views it keeps"),
         Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts that name the objects for people"),
         Parameter("view_timeout", 5.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
     )
