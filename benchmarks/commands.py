@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from pcm_ros.evidence import Estimate
 
 app = typer.Typer(no_args_is_help=True, help="Measure: each claim is a command that writes one JSON and one HTML report.")
 
@@ -13,6 +17,19 @@ Json = Annotated[
     Path | None, typer.Option("--json", help="Where the JSON goes; the report lies beside it (.html). Default: runs/NAME.json")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the records of an unfinished run instead of going on with them.")]
+
+
+class ListsSuites(TyperCommand):
+    """Its help lists the registered tasks. They are asked for then only: the registry loads the simulator."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from pcm_ros.sim.benchmark_tasks import task_names
+
+        names = ", ".join(task_names())
+        for parameter in self.params:
+            if parameter.name == "suite" and not parameter.help.endswith(names):  # type: ignore[attr-defined]
+                parameter.help = f"{parameter.help} {names}"  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def _finish(path: Path) -> None:
@@ -37,9 +54,11 @@ def _fail(error: Exception) -> None:
     raise typer.Exit(2)
 
 
-@app.command(epilog="Example: pcm bench manipulation --suite relations-1 --episodes 50 --seed 1000 --json runs/relations-1.json")
+@app.command(
+    cls=ListsSuites, epilog="Example: pcm bench manipulation --suite relations-1 --episodes 50 --seed 1000 --json runs/relations-1.json"
+)
 def manipulation(
-    suite: Annotated[str, typer.Option(help="A registered task: relations-1, relations-2, relations-3, demo")] = "relations-1",
+    suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
     views: Annotated[int, typer.Option(min=1, max=5, help="Camera views that perceive and judge.")] = 5,
@@ -104,9 +123,9 @@ def world_model(
     _finish(path)
 
 
-@app.command(epilog="Example: pcm bench grounding --suite relations-1 --scenes 50")
+@app.command(cls=ListsSuites, epilog="Example: pcm bench grounding --suite relations-1 --scenes 50")
 def grounding(
-    suite: Annotated[str, typer.Option(help="Task whose scenes are used.")] = "relations-1",
+    suite: Annotated[str, typer.Option(help="Task whose scenes are used:")] = "relations-1",
     scenes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     seed: Annotated[int, typer.Option(min=0)] = 5000,
     scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas.")] = "segmenter,pcm-clip-resnet",
@@ -125,11 +144,53 @@ def grounding(
     _finish(path)
 
 
-@app.command(epilog="Example: pcm bench ros --episodes 200 --json runs/ros.json")
+@app.command(epilog="Example: pcm bench compare runs/ensemble.json runs/segmenter.json --json runs/ensemble-segmenter.json")
+def compare(
+    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON of a run.")],
+    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON of another run of the same suite and seeds.")],
+    field: Annotated[str, typer.Option(help="What is compared: a field of the records that is true or false.")] = "success",
+    json: Annotated[Path | None, typer.Option("--json", help="Write the comparison there as well.")] = None,
+) -> None:
+    """Two runs, paired by episode: difference with its interval, and the p-value of the exact McNemar test."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pcm_ros.benchmarks.compare import compare as compared
+
+    try:
+        document, comparison = compared(first, second, field)
+    except ValueError as error:
+        _fail(error)
+    table = Table("", "value", "95 % interval", "n", title=f"{field}: {first} against {second}")
+    for name in ("first", "second", "difference"):
+        estimate = document.results[name]
+        table.add_row(
+            name, f"{estimate.value:+.4g}" if name == "difference" else f"{estimate.value:.4g}", _interval(estimate), str(estimate.n)
+        )
+    console = Console()
+    console.print(table)
+    for name, value in document.config.items():
+        if name.startswith("differs."):
+            console.print(f"{name.removeprefix('differs.')}: {value[0]} | {value[1]}", highlight=False)
+    alone = document.config["left_out"]
+    if any(alone):
+        console.print(f"records without a partner, left out: {alone[0]} of the first, {alone[1]} of the second")
+    counts = f"only the first succeeds: {comparison.only_a}, only the second: {comparison.only_b}"
+    console.print(f"{counts}, exact McNemar p = {comparison.p_value:.4g}", highlight=False)
+    if json is not None:
+        document.save(json)
+        console.print(f"written: {json}")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.4g} .. {estimate.high:.4g}"
+
+
+@app.command(cls=ListsSuites, epilog="Example: pcm bench ros --episodes 200 --json runs/ros.json")
 def ros(
     episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
-    suite: Annotated[str, typer.Option(help="A registered task: relations-1, relations-2, relations-3, demo")] = "relations-1",
+    suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
     config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,

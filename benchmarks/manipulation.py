@@ -178,7 +178,9 @@ def _by_note(records: Sequence[Record]) -> dict[str, Estimate]:
                 marked = [bool(record["success"]) for record, value in zip(records, values, strict=True) if value == text]
                 results[f"success.{note}.{text.replace(' ', '_')}"] = rate(marked)
         elif any(value is True for value in values):
-            results[f"success.{note}"] = rate([bool(record["success"]) for record, value in zip(records, values, strict=True) if value is True])
+            results[f"success.{note}"] = rate(
+                [bool(record["success"]) for record, value in zip(records, values, strict=True) if value is True]
+            )
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import Body, Placement, clear_of, within_reach
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionResult, Observation, PickPlace, WorkcellLimits
 
-LIFTED = 0.012  # metres above where it stood at which a slipping object begins to slip
+LIFTED = (0.012, 0.04)  # metres above where it stood at which an object slips, least and most
 _CHECK_EVERY = 8  # simulation steps
 
 
@@ -53,7 +54,7 @@ class DisturbedWorkcell:
         planned = self._episode.disturbance
         due = planned is not None and not self._happened and self._actions >= planned.after
         if planned is not None and due and planned.kind == "slip":
-            return self._execute_and_lose(action, should_stop)
+            return self._execute_and_lose(action, planned, should_stop)
         result = self._workcell.execute(action, should_stop)
         # An action that failed has brought nothing about that could be spoilt: the disturbance waits for one that did not.
         if planned is not None and due and result.ok:
@@ -62,36 +63,42 @@ class DisturbedWorkcell:
 
     # A grasp that slips
 
-    def _execute_and_lose(self, action: PickPlace, should_stop: Callable[[], bool]) -> ExecutionResult:
-        """Carry out an action; what it lifts loses its friction until it has left the fingers."""
+    def _execute_and_lose(self, action: PickPlace, planned: Disturbance, should_stop: Callable[[], bool]) -> ExecutionResult:
+        """Carry out an action; what it lifts falls through the fingers, a few centimetres up.
+
+        Without friction the fingers would hold it all the same (the Panda's description gives them friction anchors), so contacts between
+        hand and object are switched off until the arm is back.
+        """
         world = self._workcell.world
         client, robot = world.client, world.robot
         heights = {body.number: float(body.low[2]) for body in world.bodies()}
-        slipping: dict[int, float] = {}
+        lifted = float(np.random.default_rng(planned.seed).uniform(*LIFTED))
+        lost: list[int] = []
         before, interval = robot.on_step, robot.on_step_interval
 
         def watch() -> None:
             if before is not None and robot.steps % interval == 0:
                 before()
-            if not slipping and not self._happened:
-                for body in world.bodies():
-                    touched = pybullet.getContactPoints(robot.body, body.number, physicsClientId=client)
-                    if touched and body.low[2] > heights[body.number] + LIFTED:
-                        slipping[body.number] = pybullet.getDynamicsInfo(body.number, -1, physicsClientId=client)[1]
-                        pybullet.changeDynamics(body.number, -1, lateralFriction=0.0, physicsClientId=client)
-                        self._happened = f"{body.spec.phrase} slipped in action {self._actions}"
-            for number, friction in list(slipping.items()):
-                if not pybullet.getContactPoints(robot.body, number, physicsClientId=client):
-                    pybullet.changeDynamics(number, -1, lateralFriction=friction, physicsClientId=client)
-                    del slipping[number]
+            for body in () if lost else world.bodies():
+                touched = pybullet.getContactPoints(robot.body, body.number, physicsClientId=client)
+                if touched and body.low[2] > heights[body.number] + lifted:
+                    lost.append(body.number)
+                    self._let_through(body.number, True)
+                    self._happened = f"{body.spec.phrase} slipped in action {self._actions}"
 
-        robot.on_step, robot.on_step_interval = watch, _CHECK_EVERY if before is None else np.gcd(interval, _CHECK_EVERY).item()
+        robot.on_step, robot.on_step_interval = watch, _CHECK_EVERY if before is None else math.gcd(interval, _CHECK_EVERY)
         try:
             return self._workcell.execute(action, should_stop)
         finally:
             robot.on_step, robot.on_step_interval = before, interval
-            for number, friction in slipping.items():
-                pybullet.changeDynamics(number, -1, lateralFriction=friction, physicsClientId=client)
+            for number in lost:
+                self._let_through(number, False)
+
+    def _let_through(self, number: int, through: bool) -> None:
+        """Whether a body passes through the arm."""
+        client, arm = self._workcell.world.client, self._workcell.world.robot.body
+        for link in range(-1, pybullet.getNumJoints(arm, physicsClientId=client)):
+            pybullet.setCollisionFilterPair(arm, number, link, -1, 0 if through else 1, physicsClientId=client)
 
     # An object that somebody moves
 
@@ -124,9 +131,10 @@ class DisturbedWorkcell:
             np.subtract(limits.workspace_max[:2], body.spec.radius + 0.02),
         )
         fallback = None
-        for _ in range(300):
+        for trial in range(600):
+            gap = 0.035 if trial < 300 else 0.012  # on a full table somebody is less careful
             xy = rng.uniform(low, high)
-            if not within_reach(xy, limits, body.spec.radius + 0.01) or not clear_of(xy, body.spec.radius + 0.035, others):
+            if not within_reach(xy, limits, body.spec.radius + 0.01) or not clear_of(xy, body.spec.radius + gap, others):
                 continue
             if np.linalg.norm(xy - body.position[:2]) < 0.08:
                 continue

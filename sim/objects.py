@@ -11,8 +11,8 @@ import pybullet
 
 from pcm_ros.sim import shapes, variants
 from pcm_ros.sim.appearance import Shade, sample_shade
-from pcm_ros.sim.visual_mesh import visual_mesh
 from pcm_ros.sim.shapes import WALL, Mesh
+from pcm_ros.sim.visual_mesh import visual_mesh
 
 KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
 
