@@ -14,6 +14,7 @@ from pcm_ros import msg, srv
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.relation_scorer import noun_probabilities
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import Gripper, InvalidObservation, PickPlace, View, WorkcellLimits
 
@@ -145,10 +146,40 @@ def test_relation_round_trip(kind: RelationKind) -> None:
     assert conversions.relation_from_message(through_the_wire(conversions.relation_message(relation))) == relation
 
 
+PHRASES = [
+    "all red mugs",
+    "two largest blocks",
+    "both cans",
+    "smaller café crème",
+    "mug other than red mug",
+    "blocks other than all red blocks",
+]
+
+
+@pytest.mark.parametrize("subject", PHRASES)
+def test_all_that_a_phrase_says_arrives(subject: str) -> None:
+    relation = Relation(RelationKind.BEHIND, subject, ("tallest can other than red can",))
+    arrived = conversions.relation_from_message(through_the_wire(conversions.relation_message(relation)))
+    assert arrived == relation
+    assert arrived.nouns == relation.nouns
+    assert arrived.texts == relation.texts
+    assert arrived.plural == relation.plural
+
+
+def test_what_is_said_of_sizes_and_names_arrives() -> None:
+    """Scorers weigh phrases by perceived sizes and by how sure perception is of its names: both must be the same in every process."""
+    scene = make_scene()
+    arrived = conversions.scene_from_message(through_the_wire(conversions.scene_message(scene)))
+    relation = Relation(RelationKind.BEHIND, "all largest mugs other than red mug", ("smaller cup",))
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(len(scene.objects), len(relation.texts))))
+    assert torch.equal(noun_probabilities(relation, logits, arrived), noun_probabilities(relation, logits, scene))
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
         (msg.Relation(kind="near", subject="a", references=["b"]), "relation kind is 'near'; allowed: left_of"),
+        (msg.Relation(kind="on", subject="a", references=["all plates"]), "reference 'all plates' means several objects"),
         (msg.Relation(kind="on", subject="", references=["b"]), "subject is empty"),
         (msg.Relation(kind="between", subject="a", references=["b"]), "needs 2 reference"),
     ],

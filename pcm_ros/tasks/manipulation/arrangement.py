@@ -204,6 +204,22 @@ def in_order(relations: Sequence[Relation]) -> tuple[Relation, ...]:
     return tuple(ordered)
 
 
+_MIRRORED = {
+    RelationKind.LEFT_OF: RelationKind.RIGHT_OF,
+    RelationKind.RIGHT_OF: RelationKind.LEFT_OF,
+    RelationKind.BEHIND: RelationKind.IN_FRONT_OF,
+    RelationKind.IN_FRONT_OF: RelationKind.BEHIND,
+    RelationKind.NEXT_TO: RelationKind.NEXT_TO,
+}
+
+
+def mirrored(relation: Relation) -> Relation | None:
+    """The same said of the reference: "A left of B" is "B right of A". None where that is something else, or A is several objects."""
+    if relation.kind not in _MIRRORED or relation.plural:
+        return None
+    return Relation(_MIRRORED[relation.kind], relation.references[0], (relation.subject,))
+
+
 def _must_precede(first: Relation, then: Relation) -> bool:
     """Whether `first` moves what `then` is relative to, or puts its subject on something from which `then` is to be seen."""
     return first is not then and (

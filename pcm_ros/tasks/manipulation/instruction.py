@@ -7,7 +7,11 @@ The grammar is in `instruction.lark`. Understood are:
 - "and", commas: relations that hold together; "then", "after that", a new order after a full stop: a new stage;
 - short forms: "put the mug left of the bowl and behind the block" (same object), "left of the bowl and the block" (same relation),
   "the mug and the bowl", "and the block behind it" (no verb);
-- "it" = the object moved last; "the other mug" = one not meant before; "the blue one" = of the kind named last.
+- "it" = the object moved last; "the other mug" = one not meant before; "the blue one" = of the kind named last;
+- several: "all the red blocks", "every can", "the blocks", "both mugs", "two cans" (at least), for what is moved; "between the two cans";
+- sizes: "the largest block", "the smaller mug", "the tallest can", "two small blocks": compared among the objects that fit the rest;
+- "in a row": the first and the last object named stay, the others go between them in order; "stack the plate, the bowl and the block":
+  the first one named is the lowest; "stack the block on the bowl on the plate".
 
 Everything else is refused with an error that says what was understood and what is possible. Nothing is guessed.
 """
@@ -15,14 +19,16 @@ Everything else is refused with an error that says what was understood and what 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from pcm_ros.tasks.manipulation.goal import Goal, Relation, RelationKind
+from pcm_ros.tasks.manipulation.goal import Goal, NounPhrase, Quantifier, Relation, RelationKind, number_of, singular, size_word
 
 LENGTH_LIMIT = 500
 EXAMPLE = "put the red mug to the left of the blue bowl, then stack the green block on it"
@@ -51,12 +57,18 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "'{word}' is not understood: say what shall be, not what must not or may be",
-        "not no never nor or don't dont don’t do cannot can't if unless until when while",
+        "not no never nor or none don't dont don’t do cannot can't if unless until when while",
     ),
-    ("'{word}' is not understood: name one object in each phrase", "all every each both any none"),
+    ("'{word}' can only stand at the beginning of a phrase", "all every each both any"),
+    ("'{word}' is not understood: say 'the largest' or 'the smaller', not larger than what", "than"),
     ("'{word}' is not understood: describe an object by colour, kind, material or size, not by a clause", "that which who where"),
 )
-_VERBS = "put, place, move, set, stack, drop, bring or lay"
+_ARTICLES = ("the", "these", "those", "my", "your", "our")
+_QUANTIFIERS = ("all", "every", "each", "both")
+_VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some")
+_ORDINALS = ("second", "third", "fourth", "fifth", "next")
+# Words in -s that name one object.
+_ONE_OBJECT = ("lens", "canvas", "atlas", "scissors", "pliers", "tongs", "tweezers", "series", "headphones", "binoculars", "trousers")
 
 
 class InstructionError(ValueError):
@@ -111,9 +123,14 @@ def parse(text: str) -> Goal:
 def render(goal: Goal) -> str:
     """The goal as an instruction that `parse` reads back to the same stages."""
 
+    def said(phrase: str) -> str:
+        phrase = re.sub(r"\ba\b", "A", phrase)  # a name, or part of "with a handle"
+        first, *rest = phrase.split()
+        return phrase if rest and (first in _QUANTIFIERS or number_of(first) is not None) else f"the {phrase}"
+
     def clause(relation: Relation) -> str:
-        subject, *references = (re.sub(r"\ba\b", "A", phrase) for phrase in relation.phrases)  # a name, or part of "with a handle"
-        return f"put the {subject} {PHRASES[relation.kind]} the {' and the '.join(references)}"
+        subject, *references = map(said, relation.phrases)
+        return f"put {subject} {PHRASES[relation.kind]} {' and '.join(references)}"
 
     return ", then ".join(" and ".join(clause(relation) for relation in stage) for stage in goal.stages)
 
@@ -131,6 +148,7 @@ class _Reader:
         self.subjects: list[str] = []
         self.kind: RelationKind | None = None
         self.last_phrase = ""
+        self.named: list[str] = []
         self.last_reference: Tree | None = None
 
     def stages(self, tree: Tree) -> tuple[tuple[Relation, ...], ...]:
@@ -154,17 +172,53 @@ class _Reader:
         if content.data == "noun":
             return self._more_of_the_same(content)
         antecedent = self.subjects
-        found = []
+        found: list[Relation] = []
+        tower = isinstance(first := content.children[0], Token) and first.type == "STACK"
         for child in content.children:
             if not isinstance(child, Tree):
                 continue
             if child.data == "placement":
-                found.extend(self._placed(child, antecedent))
+                found.extend(self._based(child, antecedent) if tower and len(self.subjects) > 1 else self._placed(child, antecedent))
+            elif child.data == "chain":
+                found.append(self._chained(child, found[-1]))
             else:
                 nouns = [_tree(n) for n in child.children if isinstance(n, Tree)] if child.data == "subjects" else [child]
                 self._check_articles(nouns)
-                self.subjects, self.kind = [phrase for noun in nouns for phrase in self._phrases(noun, antecedent)], None
+                together = len(nouns) > 1
+                self.subjects = [phrase for noun in nouns for phrase in self._phrases(noun, antecedent, listed=together)]
+                self.kind = None
+        if tower and not found:
+            found = self._tower(content.meta.end_pos)
         return found
+
+    def _tower(self, end: int) -> list[Relation]:
+        """ "Stack A, B and C": B on A, C on B."""
+        self._check_single("stacked", end)
+        if len(self.subjects) < 2:
+            raise self._error("It is not said what to stack it on", end)
+        self.kind = RelationKind.ON
+        return [Relation(RelationKind.ON, upper, (lower,)) for lower, upper in itertools.pairwise(self.subjects)]
+
+    def _based(self, placement: Tree, antecedent: list[str]) -> list[Relation]:
+        """ "Stack A and B on the plate": A on the plate, B on A."""
+        tower = self._tower(placement.meta.start_pos)
+        whole, self.subjects = self.subjects, self.subjects[:1]
+        base = self._placed(placement, antecedent)
+        self.subjects = whole
+        return [*base, *tower]
+
+    def _chained(self, chain: Tree, before: Relation) -> Relation:
+        """ "On B ON C": B on C."""
+        lower = before.references[-1]
+        (reference,) = self._phrases(_tree(chain.children[1]), [lower])
+        if reference in before.phrases or before.kind != RelationKind.ON:
+            raise self._error(f"'{lower}' cannot be placed on '{reference}' here", chain.meta.start_pos)
+        return Relation(RelationKind.ON, lower, (reference,))
+
+    def _check_single(self, what: str, position: int) -> None:
+        for subject in self.subjects:
+            if NounPhrase.read(subject).quantifier != Quantifier.ONE:
+                raise self._error(f"'{subject}': name the objects that shall be {what} one by one", position)
 
     def _more_of_the_same(self, noun: Tree) -> list[Relation]:
         """Another reference for the relation just read: "left of the bowl AND THE BLOCK"."""
@@ -179,13 +233,22 @@ class _Reader:
         first = placement.children[0]
         token = first if isinstance(first, Token) else _tree(first).children[0]
         assert isinstance(token, Token)
+        if token.type == "ROW":
+            return self._row(placement)
         self.kind = RelationKind[token.type]
+        if (pair := next((n for n in placement.children if isinstance(n, Tree) and n.data == "pair"), None)) is not None:
+            return self._between_two(pair)
         return self._related(self.kind, [n for n in placement.children if isinstance(n, Tree) and n.data == "noun"], antecedent)
 
     def _related(self, kind: RelationKind, nouns: list[Tree], antecedent: list[str]) -> list[Relation]:
-        found = [(phrase, noun.meta.start_pos) for noun in nouns for phrase in self._phrases(noun, antecedent)]
+        found: list[tuple[str, int]] = []
+        for noun in nouns:
+            partners = [*self.subjects, *(phrase for phrase, _ in found)] if kind == RelationKind.BETWEEN else self.subjects
+            found.extend((phrase, noun.meta.start_pos) for phrase in self._phrases(noun, antecedent, tuple(partners)))
         self.last_reference = nouns[-1]
         for reference, start in found:
+            if NounPhrase.read(reference).quantifier != Quantifier.ONE:
+                raise self._error(f"'{reference}' are several objects: name one object for what others are placed by", start)
             if _PLACE.fullmatch(reference):
                 raise self._error(f"'{reference}' is a place, not an object: say of what", start)
             if reference in self.subjects:
@@ -198,35 +261,134 @@ class _Reader:
             raise self._error("'between' takes two different objects", nouns[-1].meta.start_pos)
         return [Relation(kind, subject, tuple(references)) for subject in self.subjects]
 
+    def _between_two(self, pair: Tree) -> list[Relation]:
+        """ "Between the two blocks": between the block and the other block."""
+        words = " ".join(str(token) for token in pair.children).lower().split()
+        if not _is_plural(_head(" ".join(words))):
+            raise self._error("'between' takes two objects: between A and B, or between the two blocks", pair.meta.start_pos)
+        one = self._checked([*words[:-1], singular(words[-1])] if _head(" ".join(words)) == words[-1] else words, pair.meta.start_pos)
+        if one in self.subjects:
+            raise self._error(f"'{one}' cannot be placed relative to itself", pair.meta.start_pos)
+        self.last_phrase = one
+        self.named.append(one)
+        return [Relation(RelationKind.BETWEEN, subject, (one, f"other {one}")) for subject in self.subjects]
+
+    def _row(self, placement: Tree) -> list[Relation]:
+        """ "In a row": the first and the last stay, each of the others stands between the one before it and the last."""
+        self._check_single("in a row", placement.meta.start_pos)
+        if len(set(self.subjects)) != len(self.subjects) or len(self.subjects) < 3:
+            raise self._error("A row takes at least three objects, named one by one", placement.meta.start_pos)
+        self.kind = None
+        *before, last = self.subjects
+        return [Relation(RelationKind.BETWEEN, middle, (first, last)) for first, middle in itertools.pairwise(before)]
+
     def _check_articles(self, nouns: list[Tree]) -> None:
         """ "The red and blue mug" may be one mug or two things: refused, not guessed."""
         bare = [noun for noun in nouns[1:] if _first(noun).type == "WORD"]
-        if bare and _first(nouns[0]).type == "ARTICLE":
+        if bare and _first(nouns[0]).type in ("ARTICLE", "QUANTITY"):
             noun = self.text[bare[0].meta.start_pos : bare[0].meta.end_pos]
             reason = f"Is '{noun}' another object? Then say 'the {noun}'; for one object of two colours say 'black-and-white mug'"
             raise self._error(reason, bare[0].meta.start_pos)
 
-    def _phrases(self, noun: Tree, antecedent: list[str]) -> list[str]:
-        """The phrase of a noun, or what its pronoun stands for ("them": all)."""
+    def _phrases(self, noun: Tree, antecedent: list[str], partners: tuple[str, ...] = (), listed: bool = False) -> list[str]:
+        """The phrase of a noun in the form that NounPhrase.read takes, or what its pronoun stands for ("them": all).
+
+        Args:
+            partners: the other phrases of the same relation; "the other mug" is another than those anyway. listed: other nouns stand beside
+                it with "and".
+        """
         tokens = [token for token in noun.children if isinstance(token, Token)]
         start = noun.meta.start_pos
         if tokens[0].type == "PRONOUN":
-            if not antecedent:
-                raise self._error(f"'{tokens[0]}' refers to nothing that was moved before", start)
-            if len(antecedent) > 1 and tokens[0].lower() == "it":
-                raise self._error(f"'{tokens[0]}' may be {' or '.join(antecedent)}: name it", start)
-            return antecedent
-        words = " ".join(str(t) for t in tokens if t.type not in ("ARTICLE", "ADJECTIVE_COMMA")).lower().split()
+            return self._antecedent(str(tokens[0]), antecedent, start)
+        said = " ".join(str(t) for t in tokens if t.type not in ("ARTICLE", "QUANTITY", "ADJECTIVE_COMMA")).lower()
+        words = re.sub(r"\b(other\s+than)\s+(?:the|an?)\b", r"\1", said).split()
+        determiner = str(tokens[0]).lower().split()[0] if tokens[0].type in ("ARTICLE", "QUANTITY") else ""
         if _DISTANCE.search(" ".join(words)):
             raise self._error(f"'{' '.join(words)}': distances are not understood", start)
         if words[0] == "another":
             words[0] = "other"
+        quantifier = [determiner] if determiner in _QUANTIFIERS else []
+        words = self._counted(words)
+        if number_of(words[0]) is not None and len(words) > 1:
+            quantifier.append(words[0])
+            words = words[1:]
         if words[-1] in ("one", "ones"):
             if not self.last_phrase:
                 raise self._error(f"'{' '.join(words)}' refers to nothing that was named before", start)
-            words[-1] = _head(self.last_phrase)
-        self.last_phrase = " ".join(words)
-        return [self.last_phrase]
+            words[-1] = singular(_head(self.last_phrase)) if words[-1] == "one" else _several(_head(self.last_phrase))
+        text = self._checked(words, start, quantifier)
+        if quantifier and quantifier[0] in ("every", "each"):
+            text = re.sub(rf"\b{re.escape(_head(text))}\b", singular(_head(text)), text)
+        plural = _is_plural(_head(text))
+        if quantifier == ["both"] and not plural:
+            if not listed:
+                raise self._error(f"'both {text}': say both of what", start)
+            quantifier = []
+        elif not quantifier and plural:
+            if determiner not in _ARTICLES:
+                raise self._error(f"'{text}': say how many: 'all {text}' or 'two {text}'", start)
+            quantifier = ["all"]
+        if quantifier and quantifier[-1] in _QUANTIFIERS and quantifier[-1] != "both" and NounPhrase.read(text).measure is not None:
+            raise self._error(f"'{' '.join([*quantifier, text])}': sizes are compared, so say how many: 'the two {text}'", start)
+        self.last_phrase = text
+        phrase = self._excluding(" ".join([*quantifier, text]), partners, start)
+        if not phrase.removeprefix("all ").startswith("other ") and " other than " not in phrase:
+            self.named.append(phrase)
+        return [phrase]
+
+    def _antecedent(self, pronoun: str, antecedent: list[str], start: int) -> list[str]:
+        if not antecedent:
+            raise self._error(f"'{pronoun}' refers to nothing that was moved before", start)
+        kinds = [NounPhrase.read(phrase).quantifier for phrase in antecedent]
+        if pronoun.lower() == "it" and (len(antecedent) > 1 or kinds[0] != Quantifier.ONE):
+            raise self._error(f"'{pronoun}' may be {' or '.join(antecedent)}: name it", start)
+        if Quantifier.COUNT in kinds:
+            raise self._error(f"'{pronoun}' may be any {antecedent[kinds.index(Quantifier.COUNT)]}: describe them", start)
+        return antecedent
+
+    @staticmethod
+    def _counted(words: list[str]) -> list[str]:
+        """ "One of the mugs" -> "mug", "two of the mugs", "a couple of mugs" -> "two mugs", "largest of the mugs" -> "largest mug"."""
+        if words[0] == "couple" and words[1:2] == ["of"] and len(words) > 2:
+            words = ["two", *words[1:]]
+        partitive = len(words) > 2 and words[1] == "of" and (words[0] == "one" or number_of(words[0]) or size_word(words[0]))
+        if partitive:
+            rest = words[3:] if words[2] in ("the", "these", "those") and len(words) > 3 else words[2:]
+            words = [words[0], *rest] if number_of(words[0]) else [words[0], *rest[:-1], singular(rest[-1])]
+        return words[1:] if words[0] == "one" and len(words) > 1 else words
+
+    def _checked(self, words: list[str], start: int, quantifier: Sequence[str] = ()) -> str:
+        """The words as one phrase. Raises InstructionError for what would be guessed."""
+        text = " ".join(words)
+        head = re.split(r" (?:with|without|of|for|other than)\b", text)[0].split()
+        if head[0] in _VAGUE and len(head) > 1:
+            raise self._error(f"'{head[0]}' is not understood: say how many, or 'all'", start)
+        if any(a in _ORDINALS and size_word(b) is not None for a, b in itertools.pairwise(head)):
+            raise self._error(f"'{text}': only the largest or smallest can be told, not the second", start)
+        sizes = [word for word in head if size_word(word) is not None]
+        if len(sizes) > 1:
+            raise self._error(f"'{text}': one word of size in each phrase", start)
+        if sizes and head[-1] == sizes[0]:
+            raise self._error(f"'{text}': say the {text} of what", start)
+        if head[-1] == "others":
+            raise self._error("'others': say which, as 'the other mugs'", start)
+        return text
+
+    def _excluding(self, phrase: str, partners: tuple[str, ...], start: int) -> str:
+        """ "Other mug" -> "mug other than red mug" where the red mug was named before in another relation."""
+        words = phrase.split()
+        split = next((n for n, word in enumerate(words) if word not in _QUANTIFIERS and number_of(word) is None), 0)
+        quantifier, rest = words[:split], words[split + 1 :]
+        if words[split] != "other" or not rest or " other than " in phrase:
+            return phrase
+        kind = singular(_head(" ".join(rest)))
+        before = next((named for named in reversed(self.named) if singular(_head(named)) == kind), None)
+        if before is None or (before in partners and not quantifier):
+            return phrase
+        if NounPhrase.read(before).quantifier == Quantifier.COUNT:
+            raise self._error(f"'{phrase}' may be any: '{before}' does not say which were meant", start)
+        return " ".join([*quantifier, *rest, "other than", before])
 
     def _error(self, reason: str, position: int) -> InstructionError:
         return InstructionError(reason, self.text, position)
@@ -245,7 +407,17 @@ def _first(noun: Tree) -> Token:
 
 def _head(phrase: str) -> str:
     """The noun of a phrase: "large mug with a handle" -> "mug"."""
-    return re.split(r"\b(?:with|without|of|for)\b", phrase)[0].split()[-1]
+    return (re.split(r"\b(?:with|without|of|for|other than)\b", phrase)[0].split() or phrase.split())[-1]
+
+
+def _is_plural(noun: str) -> bool:
+    return len(noun) > 3 and singular(noun) != noun and noun not in _ONE_OBJECT
+
+
+def _several(noun: str) -> str:
+    if singular(noun) != noun:
+        return noun
+    return noun + ("es" if re.search(r"(?:s|x|ch|sh)$", noun) else "s")
 
 
 def _explained(error: UnexpectedInput, text: str) -> InstructionError:

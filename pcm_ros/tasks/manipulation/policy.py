@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
-from pcm_ros.tasks.manipulation.arrangement import contradiction, in_order, still_wanted
+from pcm_ros.tasks.manipulation.arrangement import contradiction, in_order, mirrored, still_wanted
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
@@ -308,28 +308,45 @@ class _Run:
             if spent.get(wanted, 0) >= self._config.attempts * number or self._actions >= self._config.most_actions:
                 raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent.get(wanted, 0)} attempts at it")
             held = tuple(relation for relation in relations if holds[relation])
-            load = None if wanted.plural else self._load(wanted, 0, RelationKind.ON, scene, observation)
-            if load is not None and spent.get(load, 0) < self._config.attempts:
-                self._check(Context(load, (), scene, observation))
-                wanted = load
-            context = Context(wanted, self._kept_by(wanted, held, scene, observation), scene, observation, tuple(self._failed))
-            self._refuse_ungraspable(context)
-            last = yield from self._plan(context, 0)
-            if self._doubt(context, last):
-                last = yield from self._plan(context, 1)
-            if (doubt := self._doubt(context, last)) is not None:
-                # Something may stand where this one is to go: first away with it.
-                load = self._occupant(wanted, scene, observation)
-                if load is None or spent.get(load, 0) >= self._config.attempts:
-                    raise _Ended(Outcome.IMPOSSIBLE, doubt)
-                self._check(Context(load, (), scene, observation))
-                wanted = load
-                context = Context(wanted, self._kept_by(wanted, held, scene, observation), scene, observation, tuple(self._failed))
-                last = yield from self._plan(context, 0)
-                if self._doubt(context, last) is not None:
-                    raise _Ended(Outcome.IMPOSSIBLE, doubt)
-            spent[wanted] = spent.get(wanted, 0) + 1
+            reason, way, last = "", None, None
+            for way in self._ways(wanted, spent, scene, observation):
+                if way not in self._meant or len(self._meant[way]) != len(scene.objects) or way not in holds:
+                    self._check(Context(way, (), scene, observation))
+                context = Context(way, self._kept_by(way, held, scene, observation), scene, observation, tuple(self._failed))
+                doubt, last = yield from self._agreed(context)
+                if doubt is None:
+                    break
+                reason = reason or doubt
+            else:
+                raise _Ended(Outcome.IMPOSSIBLE, reason)
+            assert way is not None and last is not None
+            spent[way] = spent.get(way, 0) + 1
+            if way == mirrored(wanted):
+                spent[wanted] = spent.get(wanted, 0) + 1
             yield from self._execute(context, last)
+
+    def _ways(self, wanted: Relation, spent: dict[Relation, int], scene: Scene, observation: Observation) -> Iterator[Relation]:
+        """What to make true next, best first: what is on the object that is to be moved comes off it; the relation itself; what is where
+        it is to go makes room; its reference is moved instead."""
+        load = None if wanted.plural else self._load(wanted, 0, RelationKind.ON, scene, observation)
+        if load is not None and spent.get(load, 0) < self._config.attempts:
+            yield load
+        yield wanted
+        occupant = self._occupant(wanted, scene, observation)
+        if occupant is not None and spent.get(occupant, 0) < self._config.attempts:
+            yield occupant
+        if (other := mirrored(wanted)) is not None:
+            yield other
+
+    def _agreed(self, context: Context) -> Generator[Event, None, tuple[str | None, Iteration | None]]:
+        """The ensemble's plan and None, or why there is none worth an action (asked twice: proposals are drawn at random)."""
+        if (doubt := self._ungraspable(context)) is not None:
+            return doubt, None
+        for trial in range(2):
+            last = yield from self._plan(context, trial)
+            if (doubt := self._doubt(context, last)) is None:
+                break
+        return doubt, last
 
     # What is where
 
@@ -473,21 +490,18 @@ class _Run:
             )
         self._numbered.add(relation.subject)
 
-    def _refuse_ungraspable(self, context: Context) -> None:
-        """End the run if the hand cannot take what is to be moved."""
+    def _ungraspable(self, context: Context) -> str | None:
+        """Why the hand cannot take what is to be moved; None: it can, or the generator will say why not."""
         meant = self._meant[context.relation][:, 0]
         graspable = plan_grasps(world_model(context)).graspable(len(meant))
-        if not graspable.any():
-            return  # the generator says so, and why
-        if bool(graspable[meant >= 0.5 * meant.max()].any()):
-            return
+        if not graspable.any() or bool(graspable[meant >= 0.5 * meant.max()].any()):
+            return None
         thing = context.scene.objects[int(meant.argmax())]
         short, long, height = (100 * extent for extent in thing.extents)
         opening = 100 * context.scene.limits.gripper.max_opening
-        raise _Ended(
-            Outcome.IMPOSSIBLE,
+        return (
             f"the gripper cannot take '{context.relation.subject}', which is {short:.1f} x {long:.1f} cm and {height:.1f} cm high: wider "
-            f"than it opens ({opening:.1f} cm), out of reach, or too close to something else",
+            f"than it opens ({opening:.1f} cm), out of reach, or too close to something else"
         )
 
     def _plan(self, context: Context, trial: int) -> Generator[Event, None, Iteration]:

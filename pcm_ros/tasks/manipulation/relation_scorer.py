@@ -85,6 +85,9 @@ def noun_probabilities(relation: Relation, logits: Tensor, scene: Scene) -> Tens
     columns, exclusions = [], iter(range(len(relation.nouns), len(relation.texts)))
     for number, noun in enumerate(relation.nouns):
         columns.append(_meant(noun, filled, number, exclusions, scene))
+    if relation.plural:  # "all blocks on the red block": the others
+        for reference in columns[1:]:
+            columns[0] = columns[0] * (1 - reference)
     return torch.stack(columns, dim=1)
 
 
