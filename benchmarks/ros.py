@@ -120,8 +120,11 @@ class OneProcess:
         self._simulator.close()
 
 
-def resident_megabytes(pids: Mapping[str, int]) -> dict[str, float]:
-    """Name -> resident memory, 1e6 bytes, shared libraries and images in shared memory included; processes that are gone are left out."""
+def memory_of(pids: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+    """Name -> resident memory, and that part of it that no file and no shared memory (libraries, images under way) backs; 1e6 bytes.
+
+    Processes that are gone are left out. Raises BenchError: psutil is not installed.
+    """
     try:
         import psutil
     except ImportError:
@@ -129,7 +132,8 @@ def resident_megabytes(pids: Mapping[str, int]) -> dict[str, float]:
     found = {}
     for name, pid in pids.items():
         try:
-            found[name] = psutil.Process(pid).memory_info().rss / 1e6
+            info = psutil.Process(pid).memory_info()
+            found[name] = (info.rss / 1e6, (info.rss - getattr(info, "shared", 0)) / 1e6)
         except psutil.NoSuchProcess:
             continue
     return found
@@ -169,7 +173,9 @@ class SystemUnderTest:
         pids = {name: node.process.pid for name, node in self._running.nodes.items() if node.process.poll() is None}
         record["alive"] = len(pids)
         record["ended"] = self._running.ended()
-        record["megabytes"] = resident_megabytes({**pids, CLIENT: os.getpid()})
+        memory = memory_of({**pids, CLIENT: os.getpid()})
+        record["megabytes"] = {name: resident for name, (resident, _) in memory.items()}
+        record["private_megabytes"] = {name: private for name, (_, private) in memory.items()}
         return record
 
     def _in_the_system(self, seed: int) -> dict[str, Any]:
@@ -251,11 +257,11 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         results["images_sent_again"] = mean([record["images_sent_again"] for record in good])
         last = good[-1]
         results["died"] = Estimate(len(last["ended"]), float("nan"), float("nan"), last["alive"] + len(last["ended"]))
-        results |= memory(good)
+        results |= memory_results(good)
     return results
 
 
-def memory(records: Sequence[Record]) -> dict[str, Estimate]:
+def memory_results(records: Sequence[Record]) -> dict[str, Estimate]:
     """Megabytes of each process: at episode WARM, at the last one, and megabytes per 100 episodes from WARM on (Theil 1950, Sen 1968)."""
     from scipy.stats import theilslopes
 
@@ -302,7 +308,7 @@ def bench(
         BringupError, LaunchError: the system does not start. BenchError: psutil is not installed.
     """
     parameter_file = parameter_file or bringup.folder("config") / "manipulation.yaml"
-    resident_megabytes({})  # before anything is started: is psutil there?
+    memory_of({})  # before anything is started: is psutil there?
     config = {
         "suite": suite,
         "seed": seed,

@@ -198,7 +198,7 @@ class RunningSystem:
 
     def stop(self, patience: float = 10.0) -> dict[str, int]:
         """End all processes (SIGINT, then SIGTERM, then SIGKILL); name -> exit code."""
-        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
+        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
             alive = [node for node in self.nodes.values() if node.process.poll() is None]
             for node in alive:
                 node.process.send_signal(number)

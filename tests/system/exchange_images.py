@@ -1,4 +1,8 @@
-"""Two processes for one test: `talk` sends numbered 640x480 views, `listen` prints the numbers of those that arrive."""
+"""Two processes for one test: `talk` sends numbered 640x480 views, `listen` prints the numbers of those that arrive.
+
+The listener confirms each over a reliable topic, and the talker waits for that before it sends the next: what counts is whether an
+image can get through, not how busy the machine is.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,18 @@ import time
 
 import numpy as np
 import rclpy
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from std_msgs.msg import Header
 
 from pcm_ros import msg
-from pcm_ros.nodes.conversions import view_message
+from pcm_ros.nodes.conversions import header, nanoseconds_of, view_message
 from pcm_ros.tasks.manipulation.workcell import View
 
 COUNT = 40
+READY = 1000  # what the listener confirms first: that it has found the talker
+CONFIRMATIONS = QoSProfile(depth=COUNT + 1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATE = 3.0  # seconds after which an image counts as lost
 
 
 def numbered(number: int) -> msg.View:
@@ -26,20 +35,29 @@ def numbered(number: int) -> msg.View:
 def talk() -> None:
     node = rclpy.create_node("talker")
     publisher = node.create_publisher(msg.View, "images", qos_profile_sensor_data)
-    while publisher.get_subscription_count() == 0:
-        time.sleep(0.05)
-    time.sleep(0.5)  # until the other side has found this one too
+    confirmed: set[int] = set()
+    node.create_subscription(Header, "confirmed", lambda head: confirmed.add(nanoseconds_of(head.stamp)), CONFIRMATIONS)
+    while READY not in confirmed or publisher.get_subscription_count() == 0:
+        rclpy.spin_once(node, timeout_sec=0.1)
     for number in range(COUNT):
         publisher.publish(numbered(number))
-        time.sleep(0.1)
-    time.sleep(30.0)
+        late = time.monotonic() + LATE
+        while number not in confirmed and time.monotonic() < late:
+            rclpy.spin_once(node, timeout_sec=0.1)
 
 
 def listen() -> None:
     node = rclpy.create_node("listener")
+    confirmations = node.create_publisher(Header, "confirmed", CONFIRMATIONS)
     got: list[int] = []
-    node.create_subscription(msg.View, "images", lambda view: got.append(int(view.image.data[0])), qos_profile_sensor_data)
-    deadline = time.monotonic() + 60.0
+
+    def receive(view: msg.View) -> None:
+        got.append(int(view.image.data[0]))
+        confirmations.publish(header(got[-1]))
+
+    found = SubscriptionEventCallbacks(matched=lambda _: confirmations.publish(header(READY)))
+    node.create_subscription(msg.View, "images", receive, qos_profile_sensor_data, event_callbacks=found)
+    deadline = time.monotonic() + 60.0 + COUNT * LATE
     while time.monotonic() < deadline and (not got or got[-1] != COUNT - 1):
         rclpy.spin_once(node, timeout_sec=0.2)
     print(*got)

@@ -30,7 +30,7 @@ def own_domain() -> int:
 
 def write_parameters(path: Path, scorers: dict[str, dict[str, Any]], **consensus: Any) -> Path:
     """A parameter file of a small, quick system."""
-    planning = {"proposals": 128, "iterations": 5, "agreement": 1.0, "quorum": 0.6, "timeout": 8.0, "attempts": 3, "view_timeout": 3.0}
+    planning = {"proposals": 128, "iterations": 5, "agreement": 1.0, "quorum": 0.6, "timeout": 10.0, "attempts": 3, "view_timeout": 5.0}
     sections: dict[str, dict[str, Any]] = {"/**": {"grounders": ["segmenter"]}, "consensus": {**planning, **consensus}, **scorers}
     path.write_text(yaml.safe_dump({name: {"ros__parameters": parameters} for name, parameters in sections.items()}))
     return path
@@ -47,7 +47,7 @@ class Bench:
 
     def manipulate(self, instruction: str = INSTRUCTION, seed: int = 0) -> tuple[Outcome, list[msg.ConsensusState]]:
         states: list[msg.ConsensusState] = []
-        return self.client.manipulate(instruction, seed, states.append, timeout=200.0), states
+        return self.client.manipulate(instruction, seed, states.append, timeout=400.0), states
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pcm_ros import msg
 from pcm_ros.nodes.conversions import numbers_of
 
 SCENE = 0
+pytestmark = pytest.mark.timeout(600)  # a busy machine is no failure
 # DDS notices a process that was killed or stopped only when its lease ends: until then it looks like one that hangs.
 LEFT_OUT = re.compile("no answer within|is gone|is not there|still busy")
 
@@ -51,9 +52,9 @@ def cancel_at(bench: Bench, phase: str) -> tuple[str, str, list[msg.ConsensusSta
             reached.set()
 
     goal = bench.client.start(INSTRUCTION, 0, watch)
-    assert reached.wait(60)
+    assert reached.wait(180)
     goal.cancel()
-    outcome = goal.result(60)
+    outcome = goal.result(180)
     return outcome.error, outcome.message, states
 
 
@@ -69,7 +70,7 @@ def test_a_sentence_moves_the_robot_and_one_process_takes_the_same_actions(bench
     plan = bench.parameter_file.with_name("plan.json")
     command = [sys.executable, "-m", "pcm_ros.cli", "run", INSTRUCTION, "--scene", str(SCENE), "--seed", "3", "--views", "front,left,top"]
     command += ["--config", str(bench.parameter_file), "--no-video", "--actions", str(plan)]
-    alone = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    alone = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert plan.is_file(), alone.stdout + alone.stderr
     assert json.loads(plan.read_text())["actions"] == [numbers_of(action) for action in outcome.actions]
     assert alone.returncode == (0 if outcome.success else 1)
@@ -92,10 +93,10 @@ def test_cancel_while_moving(bench: Bench) -> None:
 
 def test_second_goal_is_told_that_one_is_running(bench: Bench) -> None:
     first = bench.client.start(INSTRUCTION)
-    second = bench.client.start("put the blue bowl behind the red mug").result(30)
+    second = bench.client.start("put the blue bowl behind the red mug").result(180)
     assert second.error == "BUSY" and INSTRUCTION in second.message and "cancel it" in second.message
     first.cancel()
-    assert first.result(60).error == "CANCELED"
+    assert first.result(180).error == "CANCELED"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_scorer_killed_in_mid_iteration_is_left_out_and_named(bench: Bench) -> N
         if state.phase == "planning" and state.iteration == 0:
             bench.running.nodes["scorer_left"].process.kill()
 
-    outcome = bench.client.manipulate(INSTRUCTION, 0, kill, timeout=200)
+    outcome = bench.client.manipulate(INSTRUCTION, 0, kill, timeout=400)
     planning = [state for state in states if state.phase == "planning" and state.iteration > 0]
     assert any("relation:left" in state.dropped for state in planning)
     assert any(LEFT_OUT.search(reason) for reason in reasons_of(planning, "relation:left"))
