@@ -23,12 +23,12 @@ LEAST_OFFSET = 0.03
 NEXT_TO_GAP = 0.06
 BETWEEN_LATERAL = 0.05
 BETWEEN_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
-# How far the middle of what rests on a box may be beside its middle: of two boxes side by side, neither carries it.
-RESTS_WITHIN = 0.012
 # Of two boxes one above the other, how much higher the upper one's middle is at least: what lies in a bowl lies higher than the bowl.
 NESTED = 0.004
 RESTING = (EDGE - 0.012, EDGE + 0.012)
 SEPARATE = EDGE - 0.015
+# Boxes that carry the same box overlap below its middle: of two that do not, neither carries most of it.
+SEPARATE_CARRIERS = EDGE + 0.005
 _SPAN = 1.5
 _SECONDS = 2.0
 
@@ -99,8 +99,11 @@ def can_hold_together(relations: Sequence[Relation]) -> bool:
     names = list(dict.fromkeys(phrase for relation in relations for phrase in relation.phrases))
     program = _Program(len(names))
     touching: set[frozenset[str]] = set()
+    carriers: dict[str, set[str]] = {}
     for relation in relations:
         _constrain(program, relation, [names.index(phrase) for phrase in relation.phrases])
+        if relation.kind == RelationKind.ON:
+            carriers.setdefault(relation.references[0], set()).add(relation.subject)
         if relation.kind in _SUPPORT:
             touching.add(frozenset(relation.phrases))
     # The cheap part first: most goals are consistent, most contradictions are in the relations themselves.
@@ -109,7 +112,8 @@ def can_hold_together(relations: Sequence[Relation]) -> bool:
     for a, first in enumerate(names):
         for b in range(a):
             if frozenset((first, names[b])) not in touching and not _may_be_same(first, names[b]):
-                _keep_apart(program, a, b)
+                both_carry = carriers.get(first, set()) & carriers.get(names[b], set())
+                _keep_apart(program, a, b, SEPARATE_CARRIERS if both_carry else SEPARATE)
     return program.solvable()
 
 
@@ -144,7 +148,7 @@ def _constrain(program: _Program, relation: Relation, boxes: Sequence[int]) -> N
             program.at_least({**{key: CONE_SLOPE * value for key, value in ahead.items()}, **across}, 0.0)
     elif kind in _SUPPORT:
         for axis in (_LEFT, _FORWARD):
-            program.within(_difference(subject, reference, axis), RESTS_WITHIN if kind == RelationKind.ON else EDGE / 2)
+            program.within(_difference(subject, reference, axis), EDGE / 2)
         lowest, highest = RESTING if kind == RelationKind.ON else (NESTED, RESTING[1])
         program.at_least(_difference(subject, reference, _UP), lowest)
         program.at_least(_difference(subject, reference, _UP, -1.0), -highest)
@@ -165,11 +169,11 @@ def _constrain(program: _Program, relation: Relation, boxes: Sequence[int]) -> N
                 program.at_least(_difference(subject, other, axis, sign), SEPARATE, choice)
 
 
-def _keep_apart(program: _Program, a: int, b: int) -> None:
-    """The boxes do not overlap: apart along one of the axes."""
+def _keep_apart(program: _Program, a: int, b: int, distance: float) -> None:
+    """The boxes do not overlap: their middles are a distance apart along one of the axes."""
     options = [*_DIRECTIONS.values(), (_UP, 1.0), (_UP, -1.0)]
     for choice, (axis, sign) in zip(program.one_of(len(options)), options, strict=True):
-        program.at_least(_difference(a, b, axis, sign), SEPARATE, choice)
+        program.at_least(_difference(a, b, axis, sign), distance, choice)
 
 
 def still_wanted(before: Sequence[Relation], stage: Sequence[Relation]) -> tuple[Relation, ...]:
