@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,15 @@ class SentenceEncoder:
         return torch.stack([self._cache[text] for text in texts])
 
 
-@functools.cache
+_loading = threading.Lock()  # views ask for it side by side, and functools.cache lets all of them in
+
+
 def sentence_encoder() -> SentenceEncoder:
     """The embedded encoder, loaded once a process."""
+    with _loading:
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> SentenceEncoder:
     return SentenceEncoder()

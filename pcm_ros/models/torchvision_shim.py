@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_once = threading.Lock()  # functools.cache lets two threads in at once, and the operators can be declared once only
 
-@functools.cache
+
 def prepare_torchvision() -> Any:
     """Call before anything imports torchvision. Does nothing where torch has CUDA, torchvision is absent, or its operators load."""
+    with _once:
+        return _prepared()
+
+
+@functools.cache
+def _prepared() -> Any:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or torch.version.cuda is not None:
         return None
