@@ -70,7 +70,7 @@ def manipulation(
     iterations: Annotated[int, typer.Option(min=1, max=100, help="Consensus iterations at most.")] = 6,
     aggregate: Annotated[str, typer.Option(help="sum, median or trimmed_mean")] = "sum",
     normalise: Annotated[str, typer.Option(help="none, zscore or rank")] = "none",
-    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the episodes on.")] = None,
     json: Json = None,
@@ -193,7 +193,7 @@ def ros(
     suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
     config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
-    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")] = None,
     json: Json = None,
 ) -> None:
     """The ROS system for many episodes without a restart: memory, lost messages, deaths; its overhead against one process."""

@@ -121,7 +121,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         **({"disturbance": happened, "disturbance_happened": bool(happened)} if episode.disturbance else {}),
         **({"refusal": episode.refusal} if episode.refusal else {}),
         **{f"note_{name}": value for name, value in episode.notes.items()},
-        **({"clip": str(recorder.path)} if recorder is not None else {}),
+        **({"clip": str(recorder.path.resolve())} if recorder is not None else {}),
     }
 
 

@@ -15,6 +15,7 @@ from pcm_ros.evidence.intervals import Estimate
 VIDEOS = {".mp4": "video/mp4", ".webm": "video/webm"}
 CLIP_TYPES = {**VIDEOS, ".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".gif": "image/gif"}
 ROWS = 500
+SUCCESSES = 3
 
 
 def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_bytes: int = 30_000_000) -> None:
@@ -22,7 +23,9 @@ def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_by
 
     It shows the command, the configuration, the machine, each result with its interval, the distribution of each number in the
     records, the records, and clips: a record may hold "clip", the path of a picture or video (mp4, webm, webp, png, jpg, gif)
-    beside the JSON or absolute. Clips are embedded; those that are missing or over the limits are named instead.
+    beside the JSON or absolute. Clips are embedded; those that are missing or over the limits are named instead. Where records say
+    whether they were a "success", those that were not come first, and SUCCESSES of the others follow. A record may hold "failure", why
+    it was not one: then those are listed.
 
     Args:
         json_path: what `run_bench` wrote. html_path: where the page goes.
@@ -36,7 +39,7 @@ def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_by
     document = Document.load(Path(json_path))
     clips, left_out = _clips(document.records, Path(json_path).parent, clip_limit, clip_bytes)
     rates = {name: e for name, e in document.results.items() if 0 <= e.value <= 1 and e.low >= 0 and e.high <= 1}
-    others = {name: e for name, e in document.results.items() if name not in rates}
+    others = {name: e for name, e in document.results.items() if name not in rates and math.isfinite(e.low)}
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
@@ -48,6 +51,7 @@ def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_by
         rows=document.records[:ROWS],
         failed=[record for record in document.records if "error" in record],
         clips=clips,
+        failures=[record for record in document.records if record.get("failure")][:ROWS],
         left_out=left_out,
     )
     write_atomically(Path(html_path), page)
@@ -80,9 +84,11 @@ def _clips(records: Sequence[Record], folder: Path, limit: int, most_bytes: int)
     clips: list[dict[str, str]] = []
     left_out = []
     used = 0
-    for record in records:
-        if not record.get("clip"):
-            continue
+    filmed = [record for record in records if record.get("clip")]
+    good = [record for record in filmed if record.get("success") is True]
+    if len(good) > SUCCESSES:
+        left_out.append(f"{len(good) - SUCCESSES} of {len(good)} clips of successes")
+    for record in [*(record for record in filmed if record.get("success") is not True), *good[:SUCCESSES]]:
         path = folder / str(record["clip"])
         kind = CLIP_TYPES.get(path.suffix.lower())
         if kind is None:
@@ -93,7 +99,9 @@ def _clips(records: Sequence[Record], folder: Path, limit: int, most_bytes: int)
             left_out.append(f"{path.name}: over the limit of {limit} clips or {most_bytes} bytes")
         else:
             used += path.stat().st_size
-            clips.append({"id": record["id"], "kind": kind, "uri": _data_uri(path.read_bytes(), kind)})
+            said = [str(record[name]) for name in ("failure", "instruction") if record.get(name)]
+            caption = ": ".join([record["id"] + (", success" if record.get("success") is True else ""), *said])
+            clips.append({"id": record["id"], "kind": kind, "uri": _data_uri(path.read_bytes(), kind), "caption": caption})
     return clips, left_out
 
 

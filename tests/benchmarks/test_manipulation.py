@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from pcm_ros.benchmarks.commands import app
-from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, summarise
+from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, right_refusal, summarise
+from pcm_ros.sim.benchmark_tasks import get_task, task_names
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import WorldConfig, cameras
+from pcm_ros.tasks.manipulation.policy import Finished, Outcome
 
 QUICK = ["--scorers", "segmenter", "--candidates", "48", "--iterations", "2", "--views", "2"]
 
@@ -34,6 +37,7 @@ def test_the_json(written: Path) -> None:
     assert {"command", "config", "versions", "machine", "seconds", "results", "records"} <= set(data)
     assert data["config"]["suite"] == "relations-1"
     assert data["config"]["views"] == 2
+    assert not [record["error"] for record in data["records"] if "error" in record]
     assert {"success", "claimed_success", "errors"} <= set(data["results"])
     assert data["results"]["errors"]["value"] == 0
     for estimate in data["results"].values():
@@ -124,3 +128,55 @@ def test_an_episode_that_raised_counts_as_failed() -> None:
     assert results["claimed_success"].value == 1
     assert results["plan_seconds.median"].value == 2
     assert results["success.same_color"].n == 1
+
+
+def test_help_lists_the_registered_suites() -> None:
+    for _ in range(2):
+        output = CliRunner().invoke(app, ["manipulation", "--help"], env={"COLUMNS": "200"}).output
+        assert all(output.count(name) >= 1 for name in task_names())
+
+
+def test_a_refusal_is_right_by_its_reason_and_by_what_was_left_alone() -> None:
+    def ended(outcome: Outcome, actions: int) -> Finished:
+        return Finished(outcome, "", actions, ())
+
+    assert right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 0), 0)
+    assert right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 1)
+    assert "not SUCCESS" in right_refusal("IMPOSSIBLE", ended(Outcome.SUCCESS, 0), 0).reason
+    assert not right_refusal("OBJECT_NOT_FOUND", ended(Outcome.IMPOSSIBLE, 0), 0)
+    assert not right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 2), 1)
+    assert not right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 2)
+
+
+def test_a_refused_episode_is_recorded_by_its_reason(tmp_path: Path) -> None:
+    """A sentence that means nothing: refused at once, by the real policy; success, and a result for its reason."""
+    seed = next(
+        seed
+        for seed in range(50)
+        if get_task("impossible").sample(np.random.default_rng([seed, 0])).notes["refusal_reason"] == "no_meaning"
+    )
+    path = tmp_path / "impossible.json"
+    result = CliRunner().invoke(
+        app, ["manipulation", "--suite", "impossible", "--episodes", "1", "--seed", str(seed), "--json", str(path), *QUICK]
+    )
+    assert result.exit_code == 0, result.output
+    data = json.loads(path.read_text())
+    (record,) = data["records"]
+    assert (record["outcome"], record["refusal"], record["success"], record["failure"]) == ("INVALID_INSTRUCTION",) * 2 + (True, "")
+    assert data["results"]["success.refusal_reason.no_meaning"]["value"] == 1
+
+
+def test_results_by_note_and_failures_are_counted() -> None:
+    base = {"outcome": "SUCCESS", "plan_seconds": [1.0]}
+    records = [
+        {**base, "success": True, "failure": "", "note_held_out_words": True, "note_relations": "on", "disturbance_happened": True},
+        {**base, "success": False, "failure": "judge", "note_held_out_words": True, "note_relations": "in", "disturbance_happened": True},
+        {**base, "success": False, "failure": "judge", "note_held_out_words": False, "note_relations": "on", "disturbance_happened": False},
+    ]
+    results = summarise(records)
+    assert results["success.held_out_words"].n == 2
+    assert results["success.relations.on"].value == 0.5
+    assert results["failures.judge"].value == 2
+    assert not [name for name in results if name.startswith("failures.") and name != "failures.judge"]
+    assert results["disturbance_happened"].value == pytest.approx(2 / 3)
+    assert results["success.disturbance_happened"].value == 0.5

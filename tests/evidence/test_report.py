@@ -78,3 +78,24 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the JSON of a bench"):
         write_report(tmp_path / "x.json", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+def test_failures_come_first(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PIXEL)
+    records = [
+        {
+            "id": f"e{n}",
+            "seconds": 0.1,
+            "clip": "a.png",
+            "success": n != 6,
+            "instruction": "put it there",
+            "failure": "grounding" if n == 6 else "",
+        }
+        for n in range(8)
+    ]
+    write_report(document(tmp_path, records, {"failures.grounding": Estimate(1, float("nan"), float("nan"), 8)}), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert captions == ["e6: grounding: put it there", *(f"e{n}, success: put it there" for n in range(3))]
+    assert "4 of 7 clips of successes" in page
+    assert re.search(r"<h2>Failures</h2>.*e6.*grounding", page, re.DOTALL)
