@@ -208,3 +208,24 @@ def ros(
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command("predicted-views", epilog="Example: pcm bench predicted-views --scenes 20 --views 5")
+def predicted_views(
+    scenes: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    views: Annotated[int, typer.Option(min=1, max=5)] = 5,
+    suite: Annotated[str, typer.Option(help="Task whose scenes are used.")] = "relations-1",
+    seed: Annotated[int, typer.Option(min=0)] = 4000,
+    jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Predicted views against what the cameras see after the action: silhouettes, pixels, places; pairs as pictures."""
+    from pcm_ros.benchmarks.predicted_views import bench
+
+    path = json or Path("runs/predicted-views.json")
+    try:
+        bench(path, suite=suite, scenes=scenes, views=views, seed=seed, jobs=jobs, fresh=fresh)
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)

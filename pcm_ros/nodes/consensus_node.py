@@ -51,7 +51,7 @@ CONFIG_PARAMETERS = (
     Parameter("aggregate", _DEFAULTS.aggregate, "how they are added up", choices=("sum", "median", "trimmed_mean")),
     Parameter("quorum", _DEFAULTS.quorum, "share of the scorers that must answer", low=0.01, high=1.0),
     Parameter("timeout", _DEFAULTS.timeout, "seconds that a scorer may take", low=0.1, high=600.0),
-    Parameter("gain", _DEFAULTS.gain, "nats that an iteration must gain for the next one to follow; 0: however little", low=0.0, high=100.0),
+    Parameter("gain", _DEFAULTS.gain, "nats that an iteration must gain for another to follow; 0: however little", low=0.0, high=100.0),
     Parameter("finalists", _DEFAULTS.finalists, "proposals that the last stage sees in each iteration", low=1, high=10_000),
     Parameter("last_stage", _DEFAULTS.last_stage, "dear scorers of the finalists: twin"),
     Parameter("weights", (), "weights of scorers, 'name=weight' each; 1 where nothing is said"),

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock, RLock
-from typing import Protocol, cast
+from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,18 +22,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pcm_ros.tasks.manipulation.height_field import HeightField, build_height_field
+from pcm_ros.tasks.manipulation.predicted_view import DEPTH_TOLERANCE, Image, PredictedView, plane_depth, predict_view, without_object
 from pcm_ros.tasks.manipulation.relations import ground_offset
 from pcm_ros.tasks.manipulation.scene import Points, Scene
 from pcm_ros.tasks.manipulation.workcell import Array, Observation, View
 
-Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-
 MOST_POINTS = 200
 # Of FOOTPRINT_SAMPLES cells, how many may lie higher than what the object rests on: noise, or a grazed edge.
 STRAY_CELLS = 4
-# A point is hidden only by what is clearly in front of it: depth noise, and the surface it stands on.
-DEPTH_TOLERANCE = 0.010
 # Reduced views have about this many columns: 320 pixels become 80 at a stride of 4.
 REDUCED_WIDTH = 80
 # Cells around a reduced view that catch what is drawn outside of it.
@@ -197,6 +192,7 @@ class WorldModel:
         self.scene = scene
         self.observation = observation
         self._static: dict[tuple[str, int], StaticView] = {}
+        self._emptied: dict[tuple[str, int], PredictedView] = {}
         self._labels: dict[str, npt.NDArray[np.int64]] = {}
         self._lock = RLock()
         self._moved: tuple[Tensor, Tensor, Tensor] | None = None
@@ -214,7 +210,7 @@ class WorldModel:
         model = WorldModel(named, self.observation)
         with self._lock:
             geometry = {name: value for name, value in self.__dict__.items() if name not in model.__dict__}  # cached properties
-            model.__dict__.update(geometry, _static=dict(self._static), _labels=dict(self._labels))
+            model.__dict__.update(geometry, _static=dict(self._static), _emptied=dict(self._emptied), _labels=dict(self._labels))
         return model
 
     @property
@@ -392,7 +388,7 @@ class WorldModel:
     def _make_static(self, view: View, stride: int) -> StaticView:
         middle = (stride - 1) // 2
         rows, columns = np.arange(middle, view.depth.shape[0], stride), np.arange(middle, view.depth.shape[1], stride)
-        table = _plane_depth(view, rows, columns, self.scene.table_height)
+        table = plane_depth(view, rows, columns, self.scene.table_height)
         depth = view.depth[np.ix_(rows, columns)]
         known = np.isfinite(depth) & (depth > 0)
         depth = np.where(known, depth, table)
@@ -498,44 +494,18 @@ class WorldModel:
         Returns:
             (H, W, 3) uint8, red first.
         """
-        view = self.view(name)
-        labels = self.labels(name)
-        hole = cv2.dilate((labels == category).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-        hole &= (labels < 0) | (labels == category)
-        image = cast(Image, cv2.inpaint(view.rgb, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA))
-        rows, columns = np.arange(view.depth.shape[0]), np.arange(view.depth.shape[1])
-        table = _plane_depth(view, rows, columns, self.scene.table_height)
-        depth = np.where(view.valid_depth & ~hole, view.depth, table)
-        for number, thing in enumerate(self.scene.objects):
-            if number != category:
-                points, colors = self._dense(number)
-                image, depth = _draw(
-                    view, points if len(points) else thing.points, colors if len(points) else thing.colors, image, depth, hole
-                )
-        points, colors = self._dense(category)
-        dx, dy, dz, yaw = (float(value) for value in np.asarray(motion, dtype=np.float64))
-        center = self.centers[category].numpy()
-        relative = points.astype(np.float64) - center
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        turned_points = np.stack(
-            [cos * relative[:, 0] - sin * relative[:, 1], sin * relative[:, 0] + cos * relative[:, 1], relative[:, 2]], axis=1
-        )
-        moved = turned_points + center + [dx, dy, dz]
-        image, _ = _draw(view, moved.astype(np.float32), colors, image, depth, np.ones_like(hole))
-        return image
+        return predict_view(self, name, category, motion).rgb
 
-    def _dense(self, number: int) -> tuple[Points, Image]:
-        """All pixels of an object in all views: points (P, 3), colours (P, 3); the scene's own points if no view shows it."""
-        assert self.observation is not None
-        points, colors = [], []
-        for view in self.observation.views:
-            mine = self.labels(view.name) == number
-            points.append(view.points()[mine])
-            colors.append(view.rgb[mine])
-        gathered = np.concatenate(points)
-        if len(gathered) == 0:
-            return self.scene.objects[number].points, self.scene.objects[number].colors
-        return gathered, np.concatenate(colors)
+    def emptied_view(self, name: str, category: int) -> PredictedView:
+        """The view if object `category` were not there; made at first use and kept."""
+        key = (name, category)
+        with self._lock:
+            found = self._emptied.get(key)
+        if found is None:
+            found = without_object(self, name, category)
+            with self._lock:
+                self._emptied[key] = found
+        return found
 
 
 _recent: deque[WorldModel] = deque(maxlen=4)
@@ -578,51 +548,3 @@ def _reduced_pixels(view: View, stride: int, points: Tensor) -> tuple[Tensor, Te
     z = projected[..., 2]
     inverse = 1 / z.clamp(min=0.01)
     return projected[..., 0] * inverse, projected[..., 1] * inverse, z
-
-
-def _rays(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Array:
-    """(h, w, 3) world directions of pixels, one metre deep along the optical axis."""
-    k = view.intrinsics
-    u = (columns - k[0, 2]) / k[0, 0]
-    v = (rows - k[1, 2]) / k[1, 1]
-    optical = np.stack(np.broadcast_arrays(u[None, :], v[:, None], 1.0), axis=-1)
-    return cast(Array, optical @ view.rotation.T)
-
-
-def _plane_depth(view: View, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], height: float) -> Points:
-    """(h, w) float32 depth at which pixels see the horizontal plane at `height`; inf where they look away from it."""
-    fall = _rays(view, rows, columns)[..., 2]
-    with np.errstate(divide="ignore"):
-        depth = (height - view.position[2]) / fall
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.inf).astype(np.float32)
-
-
-def _draw(view: View, points: Points, colors: Image, image: Image, depth: Points, where: Mask) -> tuple[Image, Points]:
-    """Draw points as small squares into a copy of the image where they are nearer than its depth; returns image and depth."""
-    uv, z = view.project(points)
-    height, width = depth.shape
-    corner = np.floor(uv).astype(np.int64)
-    nearest = np.full(height * width, np.inf, dtype=np.float64)
-    source = np.full(height * width, -1, dtype=np.int64)
-    order = np.argsort(-z, kind="stable")  # far ones first: the nearest is written last
-    for du in (0, 1):
-        for dv in (0, 1):
-            x, y = corner[:, 0] + du, corner[:, 1] + dv
-            good = order[((x >= 0) & (x < width) & (y >= 0) & (y < height) & (z > 0.01))[order]]
-            cell = y[good] * width + x[good]
-            layer = np.full(height * width, -1, dtype=np.int64)
-            layer[cell] = good
-            mine = layer >= 0
-            better = mine & (np.where(mine, z[layer], np.inf) < nearest - 1e-4)
-            source[better] = layer[better]
-            nearest[better] = z[layer[better]]
-    grid = nearest.reshape(height, width)
-    shown = where & (grid < depth + DEPTH_TOLERANCE)
-    # Cracks between points of a surface seen closer than before: filled from the neighbours.
-    closed = cv2.morphologyEx(shown.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool) & where
-    result = image.copy()
-    result[shown] = colors[source.reshape(height, width)[shown]]
-    cracks = closed & ~shown & ~np.isfinite(grid)
-    if cracks.any():
-        result = cast(Image, cv2.inpaint(result, cracks.astype(np.uint8), 2, cv2.INPAINT_TELEA))
-    return result, np.where(shown, np.minimum(grid, depth), depth).astype(np.float32)

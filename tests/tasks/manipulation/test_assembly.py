@@ -84,6 +84,8 @@ def test_scorers_that_cannot_be_loaded(path: str) -> None:
         ({"agreement": 1.5}, "agreement"),
         ({"timeout": -1.0}, "timeout"),
         ({"finalists": 0}, "keep|finalists"),
+        ({"gain": -0.1}, "tolerance"),
+        ({"last_stage": ("oracle",)}, "oracle.*allowed: .*twin"),
         ({"weights": (("nobody", 1.0),)}, "nobody"),
     ],
 )
