@@ -103,6 +103,11 @@ def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
         # Many processes on few cores: a second thread in each makes all of them slower.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # glibc keeps a heap for each thread, and what one thread freed is of no use to the others: nodes would grow for hundreds of
+        # episodes. Fixed thresholds give freed images back to the system.
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "4194304",
+        "MALLOC_TRIM_THRESHOLD_": "16777216",
     }
     return {name: value for name, value in defaults.items() if name not in given}
 
