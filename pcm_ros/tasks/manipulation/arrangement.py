@@ -39,7 +39,8 @@ _DIRECTIONS = {
     RelationKind.BEHIND: (_FORWARD, 1.0),
     RelationKind.IN_FRONT_OF: (_FORWARD, -1.0),
 }
-_SUPPORT = (RelationKind.ON, RelationKind.IN)
+SUPPORT = (RelationKind.ON, RelationKind.IN)
+"""Relations in which the reference carries the subject."""
 _Row = dict[int, float]
 
 
@@ -104,7 +105,7 @@ def can_hold_together(relations: Sequence[Relation]) -> bool:
         _constrain(program, relation, [names.index(phrase) for phrase in relation.phrases])
         if relation.kind == RelationKind.ON:
             carriers.setdefault(relation.references[0], set()).add(relation.subject)
-        if relation.kind in _SUPPORT:
+        if relation.kind in SUPPORT:
             touching.add(frozenset(relation.phrases))
     # The cheap part first: most goals are consistent, most contradictions are in the relations themselves.
     if not relations or not program.solvable():
@@ -146,7 +147,7 @@ def _constrain(program: _Program, relation: Relation, boxes: Sequence[int]) -> N
         for side in (1.0, -1.0):
             across = _difference(subject, reference, _FORWARD - axis, side)
             program.at_least({**{key: CONE_SLOPE * value for key, value in ahead.items()}, **across}, 0.0)
-    elif kind in _SUPPORT:
+    elif kind in SUPPORT:
         for axis in (_LEFT, _FORWARD):
             program.within(_difference(subject, reference, axis), EDGE / 2)
         lowest, highest = RESTING if kind == RelationKind.ON else (NESTED, RESTING[1])
@@ -183,7 +184,7 @@ def still_wanted(before: Sequence[Relation], stage: Sequence[Relation]) -> tuple
     """
     kept: list[Relation] = []
     for relation in reversed(before):
-        lifted = relation.kind in _SUPPORT and any(_nested(relation.nouns[0].text, later.nouns[0].text) for later in stage)
+        lifted = relation.kind in SUPPORT and any(_nested(relation.nouns[0].text, later.nouns[0].text) for later in stage)
         if relation not in stage and relation not in kept and not lifted and not contradiction((*stage, *kept, relation)):
             kept.append(relation)
     return tuple(reversed(kept))
@@ -202,7 +203,7 @@ def in_order(relations: Sequence[Relation]) -> tuple[Relation, ...]:
         waits = {relation: [other for other in rest if _must_precede(other, relation)] for relation in rest}
         free = next((relation for relation in rest if not waits[relation]), None)
         if free is None:  # a circle: supports alone
-            free = next((r for r in rest if not any(r.kind in _SUPPORT and other.subject in r.references for other in waits[r])), rest[0])
+            free = next((r for r in rest if not any(r.kind in SUPPORT and other.subject in r.references for other in waits[r])), rest[0])
         rest.remove(free)
         ordered.append(free)
     return tuple(ordered)
@@ -227,17 +228,17 @@ def mirrored(relation: Relation) -> Relation | None:
 def _must_precede(first: Relation, then: Relation) -> bool:
     """Whether `first` moves what `then` is relative to, or puts its subject on something from which `then` is to be seen."""
     return first is not then and (
-        first.subject in then.references or (first.subject == then.subject and first.kind in _SUPPORT and then.kind not in _SUPPORT)
+        first.subject in then.references or (first.subject == then.subject and first.kind in SUPPORT and then.kind not in SUPPORT)
     )
 
 
 def _of_carriers(relations: Sequence[Relation]) -> list[Relation]:
     """ "A on B and A left of C" asks that B be left of C; carriers of carriers included."""
     found: list[Relation] = []
-    carriers = {relation.subject: relation.references[0] for relation in relations if relation.kind in _SUPPORT and not relation.plural}
+    carriers = {relation.subject: relation.references[0] for relation in relations if relation.kind in SUPPORT and not relation.plural}
     for relation in relations:
         subject, seen = relation.subject, {relation.subject}
-        while relation.kind not in _SUPPORT and not relation.plural and (carrier := carriers.get(subject)) is not None:
+        while relation.kind not in SUPPORT and not relation.plural and (carrier := carriers.get(subject)) is not None:
             if carrier in seen or carrier in relation.references:
                 break
             found.append(Relation(relation.kind, carrier, relation.references))

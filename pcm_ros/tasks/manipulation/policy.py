@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
-from pcm_ros.tasks.manipulation.arrangement import contradiction, in_order, mirrored, still_wanted
+from pcm_ros.tasks.manipulation.arrangement import SUPPORT, contradiction, in_order, mirrored, still_wanted
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
@@ -286,22 +286,26 @@ class _Run:
                 raise _Ended(Outcome.IMPOSSIBLE, f"{named} exclude each other, wherever things stand")
         standing: tuple[Relation, ...] = ()
         for stage in goal.stages:
-            standing = (*still_wanted(standing, stage), *stage)
-            yield from self.stage(standing)
+            standing = yield from self.stage(still_wanted(standing, stage), stage)
 
-    def stage(self, relations: Sequence[Relation]) -> Iterator[Event]:
-        """Make relations true together, in an order in which none undoes another (see `in_order`)."""
-        order = in_order(relations)
+    def stage(self, standing: tuple[Relation, ...], stage: tuple[Relation, ...]) -> Generator[Event, None, tuple[Relation, ...]]:
+        """Make the relations of a stage true, in an order in which none undoes another (see `in_order`); those of earlier stages stand.
+
+        Returns:
+            What stands afterwards: without what had to make room.
+        """
+        relations = (*standing, *stage)
         spent: dict[Relation, int] = {}
         while True:
             observation, scene = yield from self._look()
-            holds = {}
+            holds: dict[Relation, bool] = {}
+            order = in_order(relations)
             for relation in order:
                 check = self._check(Context(relation, (), scene, observation))
                 yield check
                 holds[relation] = check.holds
             if all(holds[relation] for relation in relations):
-                return
+                return relations
             wanted = next(relation for relation in order if not holds[relation])
             # Each of several objects may need as many attempts as one.
             number = max(1, int((self._meant[wanted][:, 0] > 0.5).sum())) if wanted.plural else 1
@@ -309,7 +313,7 @@ class _Run:
                 raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent.get(wanted, 0)} attempts at it")
             held = tuple(relation for relation in relations if holds[relation])
             reason, way, last = "", None, None
-            for way in self._ways(wanted, spent, scene, observation):
+            for way in self._ways(wanted, spent, stage, scene, observation):
                 if way not in self._meant or len(self._meant[way]) != len(scene.objects) or way not in holds:
                     self._check(Context(way, (), scene, observation))
                 context = Context(way, self._kept_by(way, held, scene, observation), scene, observation, tuple(self._failed))
@@ -323,17 +327,22 @@ class _Run:
             spent[way] = spent.get(way, 0) + 1
             if way == mirrored(wanted):
                 spent[wanted] = spent.get(wanted, 0) + 1
+            if wanted.kind in SUPPORT and way.kind == RelationKind.NEXT_TO and way.references == wanted.references:  # it made room
+                relations = tuple(r for r in relations if r in stage or not (r.kind in SUPPORT and r.phrases == way.phrases))
             yield from self._execute(context, last)
 
-    def _ways(self, wanted: Relation, spent: dict[Relation, int], scene: Scene, observation: Observation) -> Iterator[Relation]:
+    def _ways(
+        self, wanted: Relation, spent: dict[Relation, int], stage: Sequence[Relation], scene: Scene, observation: Observation
+    ) -> Iterator[Relation]:
         """What to make true next, best first: what is on the object that is to be moved comes off it; the relation itself; what is where
-        it is to go makes room; its reference is moved instead."""
+        it is to go makes room, unless the same stage wants it there; its reference is moved instead."""
         load = None if wanted.plural else self._load(wanted, 0, RelationKind.ON, scene, observation)
         if load is not None and spent.get(load, 0) < self._config.attempts:
             yield load
         yield wanted
         occupant = self._occupant(wanted, scene, observation)
-        if occupant is not None and spent.get(occupant, 0) < self._config.attempts:
+        asked = {relation.phrases for relation in stage if relation.kind in SUPPORT}
+        if occupant is not None and occupant.phrases not in asked and spent.get(occupant, 0) < self._config.attempts:
             yield occupant
         if (other := mirrored(wanted)) is not None:
             yield other
@@ -380,10 +389,10 @@ class _Run:
         return None
 
     def _occupant(self, wanted: Relation, scene: Scene, observation: Observation) -> Relation | None:
-        if wanted.kind not in (RelationKind.ON, RelationKind.IN):
+        if wanted.kind not in SUPPORT:
             return None
         return next(
-            (load for kind in (RelationKind.ON, RelationKind.IN) if (load := self._load(wanted, 1, kind, scene, observation)) is not None),
+            (load for kind in SUPPORT if (load := self._load(wanted, 1, kind, scene, observation)) is not None),
             None,
         )
 
@@ -393,12 +402,12 @@ class _Run:
         if wanted.plural:
             return tuple(held)
         moved = self._likeliest(wanted, 0)
-        on, inside = (self._resting(kind, scene, observation)[:, moved] for kind in (RelationKind.ON, RelationKind.IN))
+        on, inside = (self._resting(kind, scene, observation)[:, moved] for kind in SUPPORT)
         carried = on | inside
         kept = []
         for relation in held:
             subject = self._likeliest(relation, 0)
-            lifted = subject == moved and relation.kind in (RelationKind.ON, RelationKind.IN) and wanted.kind == RelationKind.NEXT_TO
+            lifted = subject == moved and relation.kind in SUPPORT and wanted.kind == RelationKind.NEXT_TO
             if not relation.plural and (bool(carried[subject]) or (lifted and relation.subject == wanted.subject)):
                 continue
             kept.append(relation)

@@ -112,6 +112,33 @@ def test_log_odds_do_not_go_to_another_place() -> None:
     assert torch.equal(memory.recall(elsewhere, RELATION, new), new)
 
 
+def test_log_odds_do_not_go_to_another_object_at_the_same_place() -> None:
+    """Somebody has put a green block where the red one was."""
+    memory = ObjectMemory()
+    memory.recall(scene(BLOCK), RELATION, torch.tensor([[3.0, -6.0]], dtype=torch.float64))
+    new = torch.tensor([[-4.0, -5.0]], dtype=torch.float64)
+    assert torch.equal(memory.recall(scene(box(0.45, -0.2, (0.04, 0.04, 0.04), GREEN)), RELATION, new), new)
+
+
+def test_a_motion_that_did_not_happen() -> None:
+    memory = ObjectMemory()
+    memory.recall(scene(BLOCK), RELATION, torch.tensor([[3.0, -6.0]], dtype=torch.float64))
+    memory.move(0, (0.1, 0.2, 0.0, 0.0))
+    memory.forget_move()
+    poor = torch.tensor([[-1.0, -6.0]], dtype=torch.float64)
+    assert memory.recall(scene(BLOCK), RELATION, poor)[0, 0] == pytest.approx(NEW * -1.0 + (1 - NEW) * 3.0)
+
+
+def test_texts_are_remembered_whatever_else_a_phrase_says() -> None:
+    memory = ObjectMemory()
+    memory.recall(scene(BLOCK, BOWL), RELATION, torch.tensor([[3.0, -6.0], [-5.0, 4.0]], dtype=torch.float64))
+    again = Relation(RelationKind.BEHIND, "largest red block", ("other blue bowl",))
+    poor = torch.tensor([[-1.0, -6.0], [-5.0, 0.0]], dtype=torch.float64)
+    result = memory.recall(scene(BLOCK, BOWL), again, poor)
+    assert result[0, 0] == pytest.approx(NEW * -1.0 + (1 - NEW) * 3.0)
+    assert result[1, 1] == pytest.approx((1 - NEW) * 4.0)
+
+
 # --- properties over many scenes ---
 
 # Places on a grid so wide that no two objects touch.

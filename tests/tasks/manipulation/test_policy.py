@@ -10,6 +10,7 @@ import pytest
 import unruly_scorers
 from truth import truth_of, truth_policy
 
+from pcm_ros.sim.benchmark_tasks import FreeTask
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import WorldConfig, cameras
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
@@ -315,6 +316,111 @@ def test_a_gripper_that_is_too_small_for_everything(cell: SimWorkcell) -> None:
     assert finished.outcome == Outcome.IMPOSSIBLE
     assert "gripper" in finished.message
     assert world.executed == []
+
+
+# What the goal and the geometry say
+
+BLOCKS = FreeTask((("block", "red"), ("block", "blue"), ("block", "yellow"), ("can", "green"), ("bowl", "cyan")))
+
+
+def moves_of(events: Sequence[Event]) -> list[str]:
+    return [str(event.relation) for event in events if isinstance(event, Chosen)]
+
+
+def run_on(cell: SimWorkcell, task: FreeTask, instruction: str, seed: int, world: Changed | None = None) -> list[Event]:
+    cell.reset(seed, task)
+    return list(policy_on(cell, world).run(instruction, seed))
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "put the red block left of the blue block and the blue block left of the red block",
+        "put the red block on the blue block and the blue block on the red block",
+        "put the red block left of the blue block, then put the can left of the bowl and behind the bowl",
+    ],
+)
+def test_a_contradiction_is_refused_before_anything_is_looked_at(cell: SimWorkcell, instruction: str) -> None:
+    world = Changed(cell)
+    finished = last(run_on(cell, BLOCKS, instruction, SEED, world))
+    assert finished.outcome == Outcome.IMPOSSIBLE
+    assert "exclude each other" in finished.message
+    assert world.looks == 0
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reason"),
+    [
+        ("put the red block in the blue block", "does not go into 'blue block'"),
+        ("put the cyan bowl in the green can", "does not go into 'green can'"),
+    ],
+)
+def test_what_does_not_go_in_is_left_where_it_is(cell: SimWorkcell, instruction: str, reason: str) -> None:
+    world = Changed(cell)
+    finished = last(run_on(cell, BLOCKS, instruction, SEED, world))
+    assert finished.outcome == Outcome.IMPOSSIBLE
+    assert reason in finished.message
+    assert world.executed == []
+
+
+def test_what_carries_is_put_down_first(cell: SimWorkcell) -> None:
+    events = run_on(cell, BLOCKS, "put the red block on the blue block and the blue block on the yellow block", 1003)
+    assert last(events).success, last(events)
+    assert moves_of(events) == ["blue block on yellow block", "red block on blue block"]
+    red, blue, yellow = (next(b for b in cell.world.bodies() if b.spec.phrase == f"{color} block") for color in ("red", "blue", "yellow"))
+    assert red.low[2] > blue.low[2] + 0.02 > yellow.low[2] + 0.04
+
+
+def test_what_is_in_the_way_makes_room(cell: SimWorkcell) -> None:
+    """No two blocks stand on one: the first comes down again before the second goes up."""
+    events = run_on(cell, BLOCKS, "put the red block on the blue block, then put the yellow block on the blue block", 1003)
+    assert last(events).success, last(events)
+    assert moves_of(events) == ["red block on blue block", "red block next to blue block", "yellow block on blue block"]
+
+
+def test_all_of_a_kind(cell: SimWorkcell) -> None:
+    events = run_on(cell, BLOCKS, "put all the blocks left of the green can", 1003)
+    assert last(events).success, last(events)
+    places = {body.spec.phrase: float(body.position[1]) for body in cell.world.bodies()}
+    assert min(places[f"{color} block"] for color in ("red", "blue", "yellow")) > places["green can"] + 0.03
+    assert 2 <= last(events).actions <= 4
+
+
+def test_the_other_one_is_not_the_one_meant_before(cell: SimWorkcell) -> None:
+    task = FreeTask((("block", "red"), ("block", "blue"), ("can", "green")))
+    events = run_on(cell, task, "put the red block behind the green can, then put the other block in front of the green can", 1006)
+    assert last(events).success, last(events)
+    depth = {body.spec.phrase: float(body.position[0]) for body in cell.world.bodies()}
+    assert depth["red block"] > depth["green can"] + 0.03 > depth["blue block"] + 0.06
+
+
+@pytest.mark.parametrize(("number", "there"), [("four blocks", 3), ("both blocks", 3), ("three cans", 1)])
+def test_a_number_of_objects_that_are_not_there(cell: SimWorkcell, number: str, there: int) -> None:
+    world = Changed(cell)
+    finished = last(run_on(cell, BLOCKS, f"put {number} behind the cyan bowl", SEED, world))
+    assert finished.outcome == Outcome.OBJECT_NOT_FOUND
+    assert f"but {there} look like" in finished.message
+    assert world.executed == []
+
+
+@dataclass
+class Slippery(Changed):
+    """The first grasp slips, and nobody notices."""
+
+    def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
+        if not self.executed:
+            self.executed.append(action)
+            return ExecutionResult(ExecutionCode.OK, "")
+        return super().execute(action, should_stop)
+
+
+def test_a_slip_that_nobody_reports_is_seen(cell: SimWorkcell) -> None:
+    world = Slippery(cell)
+    finished = last(run_on(cell, BLOCKS, "put the yellow block left of the green can", 1003, world))
+    assert finished.success, finished
+    first, second = world.executed
+    turn = abs((first.pick_yaw - second.pick_yaw + np.pi / 2) % np.pi - np.pi / 2)
+    assert np.linalg.norm(first.pick_position - second.pick_position) > 0.008 or turn > 0.2  # another grasp
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,18 @@ from torch import Tensor
 
 from pcm_ros.consensus import Batch
 from pcm_ros.tasks.manipulation.context import Context
-from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.goal import NounPhrase, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Region
-from pcm_ros.tasks.manipulation.relation_scorer import Assessment, RelationScorer, belief, fused_logits, probability_of
+from pcm_ros.tasks.manipulation.relation_scorer import (
+    Assessment,
+    RelationScorer,
+    among_extremes,
+    belief,
+    fit_probability,
+    fused_logits,
+    noun_probabilities,
+    probability_of,
+)
 from pcm_ros.tasks.manipulation.workcell import Observation
 from pcm_ros.tasks.manipulation.world_model import world_model
 
@@ -41,7 +50,7 @@ class ColorGrounder:
         self.asked += 1
         channel = {"red": 0, "green": 1, "blue": 2}
         brightest = [int(rgb[region.mask].mean(axis=0).argmax()) for region in regions]
-        return torch.tensor([[5.0 if channel[p.split()[0]] == b else -5.0 for p in phrases] for b in brightest]).reshape(
+        return torch.tensor([[5.0 if channel.get(p.split()[0]) == b else -5.0 for p in phrases] for b in brightest]).reshape(
             len(regions), len(phrases)
         )
 
@@ -166,3 +175,135 @@ def test_views_that_do_not_see_an_object_have_no_say_on_it() -> None:
     blind = Assessment("b", torch.tensor([[math.nan, math.nan], [2.0, 0.0]], dtype=torch.float64), margins)
     assert fused_logits([sees, blind]).tolist() == [[2.0, -1.0], [1.0, 2.0]]
     assert fused_logits([blind])[0].tolist() == [-3.0, -3.0]
+
+
+# Several objects, sizes, others
+
+CROWD = (
+    box(0.40, -0.25, (0.040, 0.040, 0.04), RED),
+    box(0.50, -0.25, (0.055, 0.055, 0.05), RED),
+    box(0.60, -0.25, (0.040, 0.040, 0.065), RED),
+    cup(0.55, 0.15, 0.09, 0.05, BLUE, flare=0.6),
+    box(0.65, -0.05, (0.06, 0.06, 0.06), GREEN),
+)
+SMALL, LARGE, TALL, BOWL, GREEN_ONE = range(5)
+
+
+def crowd(subject: str, kind: RelationKind = RelationKind.LEFT_OF, reference: str = "blue bowl", shapes: Sequence = CROWD) -> Context:
+    return Context(Relation(kind, subject, (reference,)), (), scene(*shapes), observation(*shapes))
+
+
+def meant(subject: str) -> list[float]:
+    given = crowd(subject)
+    logits = fused_logits([RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS])
+    return noun_probabilities(given.relation, logits, given.scene)[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("phrase", "number"),
+    [
+        ("smallest red block", SMALL),
+        ("large red block", LARGE),
+        ("tallest red block", TALL),
+        ("shorter red block", SMALL),
+        ("longest red block", LARGE),
+        ("largest object", BOWL),
+    ],
+)
+def test_sizes_are_compared_among_what_fits(phrase: str, number: int) -> None:
+    probability = meant(phrase)
+    assert int(np.argmax(probability)) == number
+    assert probability[number] > 0.6
+    assert sum(probability) == pytest.approx(1)
+
+
+def test_two_of_a_size() -> None:
+    probability = meant("two largest red blocks")
+    assert min(probability[LARGE], probability[TALL]) > 0.8
+    assert max(probability[SMALL], probability[BOWL], probability[GREEN_ONE]) < 0.2
+
+
+def test_all_of_a_kind() -> None:
+    probability = meant("all red blocks")
+    assert min(probability[:3]) > 0.9
+    assert max(probability[3:]) < 0.1
+
+
+def test_other_than() -> None:
+    probability = meant("red block other than largest red block")
+    assert probability[LARGE] < 0.15
+    assert min(probability[SMALL], probability[TALL]) > 0.3
+
+
+def test_what_others_are_placed_by_is_none_of_them() -> None:
+    given = crowd("all red blocks", reference="largest red block")
+    logits = fused_logits([RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS])
+    probability = noun_probabilities(given.relation, logits, given.scene)
+    assert float(probability[LARGE, 0]) < 0.2
+    assert float(probability[[SMALL, TALL], 0].min()) > 0.7
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_next_of_several(view: str) -> None:
+    """The small block stands left of the bowl already: another red one is next; what stands there stays."""
+    shapes = (box(0.55, 0.33, (0.04, 0.04, 0.04), RED), *CROWD[1:])
+    place, elsewhere = (0.50, 0.32), (0.40, 0.0)
+    for subject in ("all red blocks", "two red blocks"):
+        given = crowd(subject, shapes=shapes)
+        targets = [(LARGE, *place), (TALL, *place), (SMALL, *elsewhere), (GREEN_ONE, *place), (LARGE, *elsewhere), (SMALL, 0.60, 0.33)]
+        energy = RelationScorer(view, ColorGrounder()).energy(batch_of(given, *targets), given)
+        assert float(energy[:2].max()) < 1.8
+        assert float(energy[2:].min()) > float(energy[:2].max()) + 1.0
+        # Held, it forbids to take away what is there, and nothing else.
+        other = Relation(RelationKind.BEHIND, "green block", ("blue bowl",))
+        held = replace(given, relation=other, held=(given.relation,))
+        free = replace(held, held=())
+        scorer = RelationScorer(view, ColorGrounder())
+        extra = scorer.energy(batch_of(held, *targets), held) - scorer.energy(batch_of(free, *targets), free)
+        assert float(extra[2]) > 1.0
+        assert float(extra[[0, 1, 4]].max()) < 0.3
+
+
+def test_how_many_there_are() -> None:
+    places = [(0.52, 0.36), (0.58, 0.31), (0.45, -0.1)]
+    shapes = (*(box(x, y, (0.04, 0.04, 0.04), RED) for x, y in places), *CROWD[3:])
+    truth = {
+        "all red blocks": False,
+        "two red blocks": True,
+        "three red blocks": False,
+        "both green blocks": False,
+        "all green blocks": False,
+    }
+    for subject, holds in truth.items():
+        given = crowd(subject, shapes=shapes)
+        assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
+        probability = probability_of(assessments, fused_logits(assessments), given.relation, given.scene)
+        assert (probability > 0.6) if holds else (probability < 0.1), subject
+
+
+def test_more_than_there_are() -> None:
+    given = crowd("seven red blocks")
+    assessments = [RelationScorer(view, ColorGrounder()).assess(given) for view in VIEWS]
+    assert probability_of(assessments, fused_logits(assessments), given.relation, given.scene) == 0
+
+
+def test_among_extremes_counts() -> None:
+    """One of two that are alike is the largest; of the three largest of three, every one is."""
+    given = scene(*(box(0.4 + 0.1 * n, 0, (size,) * 3, RED) for n, size in enumerate((0.04, 0.04, 0.06))))
+    fitting = torch.ones(3, dtype=torch.float64)
+    largest = among_extremes(fitting, NounPhrase.read("largest block"), given)
+    smallest = among_extremes(fitting, NounPhrase.read("smallest block"), given)
+    assert float(largest[2]) > 0.9
+    assert float(largest[:2].max()) < 0.1
+    assert smallest[:2].tolist() == pytest.approx([0.5, 0.5], abs=0.2)
+    assert among_extremes(fitting, NounPhrase.read("three largest blocks"), given).tolist() == pytest.approx([1, 1, 1])
+    alone = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    assert float(among_extremes(alone, NounPhrase.read("largest block"), given)[0]) == pytest.approx(1)
+
+
+def test_fit_is_judged_against_perceptions_own_name() -> None:
+    thing = scene(*CROWD[:1]).objects[0]
+    named = replace(scene(), objects=(replace(thing, label_confidence=0.0), replace(thing, label_confidence=0.99)))
+    unsure, sure = fit_probability(torch.tensor([0.0, 0.0], dtype=torch.float64), named).tolist()
+    assert unsure > 0.7
+    assert sure < 0.1
