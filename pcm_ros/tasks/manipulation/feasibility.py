@@ -254,13 +254,14 @@ class TwinStabilityScorer:
         self.steps = steps
         self._twin: PhysicsTwin | None = None
         self._world: WorldModel | None = None
+        self._end: weakref.finalize | None = None
         self._known: dict[tuple[int, tuple[float, ...]], float] = {}
 
     def close(self) -> None:
         """End the simulation of the newest scene."""
-        if self._twin is not None:
-            self._twin.close()
-        self._twin = self._world = None
+        if self._end is not None:
+            self._end()  # which forgets the twin, and so the images that it was made of
+        self._twin = self._world = self._end = None
         self._known.clear()
 
     def energy(self, batch: Batch, context: PlanningContext) -> Tensor:
@@ -273,7 +274,7 @@ class TwinStabilityScorer:
         if self._twin is None or self._world is not world:
             self.close()
             self._twin, self._world = PhysicsTwin(world), world
-            weakref.finalize(self, self._twin.close)
+            self._end = weakref.finalize(self, self._twin.close)
         motions = [tuple(motion) for motion in batch.extras["motion"].tolist()]
         for number in batch.category[raised].unique().tolist():
             rows = ((batch.category == number) & raised).nonzero()[:, 0].tolist()

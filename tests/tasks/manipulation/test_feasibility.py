@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import dataclass, replace
 
 import pytest
@@ -174,6 +176,18 @@ def test_twin_energy_does_not_depend_on_what_was_tried_before(table: Situation) 
     scorer = TwinStabilityScorer(steps=60)
     whole = scorer.energy(batch, table)
     assert [float(scorer.energy(batch.select([row]), table)[0]) for row in range(3)] == whole.tolist()
+
+
+def test_the_twin_does_not_keep_the_scenes_that_it_has_seen() -> None:
+    """A node plans on thousands of scenes, and each holds its images. (A few world models are kept, whoever asks for them.)"""
+    scorer = TwinStabilityScorer(steps=10)
+    seen = []
+    for _ in range(8):
+        where = situation(BLOCK, SLAB)
+        scorer.energy(actions(where, 0, (0.62, -0.2, 0.0)), where)
+        seen.append(weakref.ref(where.scene))
+    gc.collect()
+    assert seen[0]() is None and seen[1]() is None
 
 
 def test_a_cup_is_hollow_in_the_twin() -> None:
