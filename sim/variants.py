@@ -48,7 +48,7 @@ def _mug(variant: str, dimensions: Sequence[float]) -> Parts:
     """faceted: eight sides, angular handle. conical: much narrower below, long handle. squat: low, bulging, round handle."""
     radius, height, taper = dimensions
     sides = SIDES.get(variant)
-    wall = WALL / np.cos(np.pi / sides) if sides else WALL
+    wall = float(WALL / np.cos(np.pi / sides)) if sides else WALL
     outer: Profile = [(radius * taper, 0.0), (radius, height)]
     if variant == "squat":
         outer = [(radius * taper, 0.0), (radius, height * 0.4), (radius, height * 0.6), (radius * 0.94, height)]
@@ -61,29 +61,27 @@ def _mug(variant: str, dimensions: Sequence[float]) -> Parts:
     # both ends start in the wall; in between the handle stands off from the wall's middle
     path = np.stack([np.minimum(foot, foot[len(foot) // 2]) + across, np.zeros(len(arc)), heights], axis=1)
     path[[0, -1], 0] = foot[[0, -1]]
-    mesh = join(lathe(hollow(outer, 0.006, float(wall)), **_lathed(sides)), tube(path, 0.005))
+    mesh = join(lathe(hollow(outer, 0.006, wall), **_lathed(sides)), tube(path, 0.005))
     collision = Collision()
     collision.cylinder(radius * taper, 0.0, 0.006, **_lathed(sides))
-    _add_wall(collision, outer, float(wall), sides)
+    _add_wall(collision, outer, wall, sides)
     for a, b in zip(path[:-1:3], path[3::3], strict=False):
         collision.box(0.0045, a, b)
     return mesh, collision
 
 
 def _bowl(variant: str, dimensions: Sequence[float]) -> Parts:
-    """square, octagonal: straight sides and corners. flared: a straight cone."""
+    """square, octagonal: straight sides and corners. flared: a cone that ends in an upright rim."""
     radius, height, foot = dimensions
     sides = SIDES.get(variant)
-    wall = WALL / np.cos(np.pi / sides) if sides else WALL
-    rising: Profile = [(radius * foot, 0.004), (radius, height)]
-    if variant == "octagonal":
-        rising = bowl_profile(radius, height, foot)
-    else:  # a slanting wall is thinner than it is wide
-        wall *= float(np.hypot(radius * (1 - foot), height)) / height
+    wall = float(WALL / np.cos(np.pi / sides)) if sides else WALL
+    rising: Profile = bowl_profile(radius, height, foot)
+    if variant != "octagonal":
+        rising = [(radius * foot, 0.004), (radius * 0.96, height * 0.5), (radius, height)]
     collision = Collision()
     collision.cylinder(radius * foot, 0.0, 0.008, **_lathed(sides))
-    _add_wall(collision, rising, float(wall), sides)
-    return lathe(hollow([(radius * foot, 0.0), *rising], 0.008, float(wall)), **_lathed(sides)), collision
+    _add_wall(collision, rising, wall, sides)
+    return lathe(hollow([(radius * foot, 0.0), *rising], 0.008, wall), **_lathed(sides)), collision
 
 
 def _block(variant: str, dimensions: Sequence[float]) -> Parts:

@@ -226,7 +226,7 @@ COLOR_SYNONYMS = tuple(
         ("ash grey", "gray", True, "a9aba8"),
     )
 )
-FARTHEST = 42.0  # CIE L*a*b* distance up to which a person accepts a colour word for a shade
+FARTHEST = 32.0  # CIE L*a*b* distance up to which a person accepts a colour word for a shade
 AHEAD = 15.0  # how much farther every other object that the phrase could mean must be
 
 

@@ -9,9 +9,11 @@ import pybullet
 import pytest
 
 from pcm_ros.sim.objects import MASSES, ObjectSpec, origin_height
+from pcm_ros.sim.shapes import WALL
 from pcm_ros.sim.suites import UNSEEN_SIZES, sample_unseen
-from pcm_ros.sim.variants import NAMES, build
-from pcm_ros.sim.world import Placement, World, WorldConfig, cameras
+from pcm_ros.sim.variants import NAMES, SIDES, build
+from pcm_ros.sim.world import Body, Placement, World, WorldConfig, cameras
+from pcm_ros.tasks.manipulation.workcell import PickPlace
 
 ALL = [(kind, variant) for kind, names in NAMES.items() for variant in names]
 
@@ -76,3 +78,33 @@ def test_vessels_are_hollow(world: World, kind: str, variant: str) -> None:
     assert block.low[2] < world.table_height + 0.02
     assert np.linalg.norm(block.position[:2] - vessel.position[:2]) < spec.inner_radius
     assert vessel.up[2] > 0.99
+
+
+def grasp(body: Body) -> tuple[np.ndarray, float]:
+    """Tool point and direction of the fingers: blocks across their narrower side, cans across, vessels by the middle of a side's rim."""
+    spec, top = body.spec, float(body.high[2])
+    if spec.kind == "block":
+        turn = 0.0 if spec.dimensions[0] <= spec.dimensions[1] else np.pi / 2
+        return np.array([*body.position[:2], max(top - 0.03, body.low[2] + 0.012)]), turn
+    if spec.kind == "can":
+        return np.array([*body.position[:2], max(top - 0.035, (top + body.low[2]) / 2)]), 0.0
+    sides = SIDES.get(spec.variant)
+    turn = np.pi - np.pi / sides if sides else np.pi
+    depth = 0.022 if spec.kind == "mug" else 0.014
+    radius = spec.dimensions[0] * spec.narrowness - WALL / 2 - (0.0 if spec.kind == "mug" else 0.003)
+    return np.array([body.position[0] + radius * np.cos(turn), body.position[1] + radius * np.sin(turn), top - depth]), turn
+
+
+@pytest.mark.parametrize(("kind", "variant"), [pair for pair in ALL if pair[0] in ("mug", "bowl", "block", "can")])
+def test_the_arm_takes_and_places_it(world: World, kind: str, variant: str) -> None:
+    """Grasped from truth, carried 12 cm, put down upright near where it should be."""
+    world.reset([Placement(unseen(kind, variant, seed=7), (0.5, -0.06))], seed=1)
+    tool, turn = grasp(world.bodies()[0])
+    result = world.robot.execute(
+        PickPlace(tool, turn, 0.08 if kind in ("block", "can") else 0.045, tool + np.array([0.0, 0.12, 0.003]), turn)
+    )
+    assert result.ok, result
+    assert world.settle()
+    (body,) = world.bodies()
+    assert body.up[2] > 0.98
+    assert np.linalg.norm(body.position[:2] - (0.5, 0.06)) < 0.03
