@@ -27,6 +27,7 @@ from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGener
 from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
+from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
 from pcm_ros.tasks.manipulation.relation_scorer import RelationScorer
 from pcm_ros.tasks.manipulation.vision import Segmenter, Vision
 from pcm_ros.tasks.manipulation.workcell import Workcell, WorkcellLimits
@@ -49,7 +50,9 @@ class ManipulationConfig:
         quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
         gain: nats by which the best proposal must get better for the iterations to go on, >= 0; 0: however little.
         finalists: proposals that the last, dear stage sees in each iteration.
-        last_stage: names of its scorers: "twin" (physics); none: the cheap ones decide alone.
+        last_stage: names of its scorers: "twin" (physics), "appearance" (vision-language experts on predicted views); none: the cheap ones
+            decide alone.
+        pictured: of the finalists, so many are seen by "appearance".
         naming: whether perception names the objects it finds; without it, people are told of "object", and no phrase is refused
             because another name fits better.
         weights: scorer name -> weight; 1 where nothing is said.
@@ -71,6 +74,7 @@ class ManipulationConfig:
     gain: float = 0.05
     finalists: int = 8
     last_stage: tuple[str, ...] = ("twin",)
+    pictured: int = 2
     naming: bool = True
     weights: tuple[tuple[str, float], ...] = ()
     extra_scorers: tuple[str, ...] = ()
@@ -96,6 +100,12 @@ def embedded_clip(name: str) -> Clip:
     return Clip(config, weights)
 
 
+@functools.cache
+def clip_expert(name: str) -> ClipGrounder:
+    """A CLIP that grounds phrases, one a process: whoever asks of a region what was asked before gets the answer of then."""
+    return ClipGrounder(embedded_clip(name))
+
+
 def build_vision(segmenter: Segmenter | None = None) -> Vision:
     """A segmenter (default: the embedded one) with its per-image memory."""
     set_threads()
@@ -104,7 +114,7 @@ def build_vision(segmenter: Segmenter | None = None) -> Vision:
 
 def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
     """The vision-language experts of these names as one. Raises ModelUnavailable for an unknown name, ValueError for none."""
-    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else ClipGrounder(embedded_clip(name)) for name in names]
+    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
     return GrounderEnsemble(experts)
 
 
@@ -132,12 +142,18 @@ def feasibility_scorers() -> list[Scorer]:
     return [ReachScorer(), WorkspaceScorer(), GraspScorer(), CollisionScorer(), StabilityScorer()]
 
 
-def last_scorers(config: ManipulationConfig) -> list[Scorer]:
-    """The dear scorers, which see the finalists only. Raises ValueError for an unknown name."""
-    makers = {TwinStabilityScorer.name: TwinStabilityScorer}
-    if unknown := set(config.last_stage) - set(makers):
-        raise ValueError(f"last_stage names {sorted(unknown)}; allowed: {', '.join(sorted(makers))}")
-    return [makers[name]() for name in config.last_stage]
+def last_scorers(config: ManipulationConfig) -> list[tuple[Scorer, int]]:
+    """The dear scorers, the dearest last, and how many proposals each sees. Raises ValueError for an unknown name."""
+    if unknown := set(config.last_stage) - {"twin", "appearance"}:
+        raise ValueError(f"last_stage names {sorted(unknown)}; allowed: appearance, twin")
+    found: list[tuple[Scorer, int]] = []
+    if "twin" in config.last_stage:
+        found.append((TwinStabilityScorer(), config.finalists))
+    if "appearance" in config.last_stage:
+        # The segmenter would have to go through each whole picture: it is asked only where nobody else can be.
+        names = [name for name in config.grounders if name != "segmenter"] or list(config.grounders)
+        found.append((PredictedViewScorer(build_grounder(names, build_vision())), config.pictured))
+    return found
 
 
 def load_class(path: str) -> Any:
@@ -169,11 +185,12 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
         timeout=config.timeout,
     )
     last = last_scorers(config)
-    stages: list[tuple[Ensemble, int | float | None]] = [(first, config.finalists if last else None)]
-    dear = {scorer.name for scorer in last}
-    if last:
-        dear_weights = {name: weight for name, weight in weights.items() if name in dear}
-        stages.append((Ensemble(last, weights=dear_weights, quorum=1, timeout=config.timeout), None))
+    dear = {scorer.name for scorer, _ in last}
+    seen_by = [seen for _, seen in last]
+    stages: list[tuple[Ensemble, int | float | None]] = [(first, seen_by[0] if last else None)]
+    for (scorer, _), keep in zip(last, [*seen_by[1:], None], strict=False):
+        own = {name: weight for name, weight in weights.items() if name == scorer.name}
+        stages.append((Ensemble([scorer], weights=own, quorum=1, timeout=config.timeout), keep))
     if unknown := set(weights) - names - dear:
         raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | dear)}")
     strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))  # x, y, yaw

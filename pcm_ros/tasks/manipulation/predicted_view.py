@@ -64,14 +64,14 @@ def predict_view(world: WorldModel, name: str, category: int, motion: npt.ArrayL
         KeyError: the observation has no such view.
     """
     view, empty = world.view(name), world.emptied_view(name, category)
-    dx, dy, dz, yaw = (float(value) for value in np.asarray(motion, dtype=np.float64))
+    shift, yaw = np.asarray(motion, dtype=np.float64)[:3], float(np.asarray(motion)[3])
     center, cos, sin = world.centers[category].numpy(), np.cos(yaw), np.sin(yaw)
     turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     canvas = _Canvas(view, empty)
-    for mine, (points, colors) in pixels_of(world, category, name):
-        moved = (points.astype(np.float64) - center) @ turn.T + center + [dx, dy, dz]
+    for mine, (points, colors) in world.pixels_of(category, name):
+        moved = (points.astype(np.float64) - center) @ turn.T + center + shift
         canvas.draw(moved, colors, OWN_VIEW_FIRST if mine else 0.0)
-    return canvas.finished(category, _foot(world, view, category, turn[:2, :2], center + [dx, dy, dz], dz))
+    return canvas.finished(category, _foot(world, view, category, turn[:2, :2], center + shift, float(shift[2])))
 
 
 def _foot(world: WorldModel, view: View, category: int, turn: Array, center: Array, rise: float) -> Points:
@@ -102,7 +102,7 @@ def without_object(world: WorldModel, name: str, category: int) -> PredictedView
     canvas = _Canvas(view, PredictedView(rgb, depth, np.where(hole, -1, labels)), where=hole)
     for number in range(world.count):
         if number != category:
-            for mine, (points, colors) in pixels_of(world, number, name):
+            for mine, (points, colors) in world.pixels_of(number, name):
                 if not mine:  # what the view itself saw of it is in the picture
                     canvas.draw(points, colors, 0.0)
             canvas = _Canvas(view, canvas.finished(number), where=hole)
@@ -217,7 +217,9 @@ def _painted(rgb: Image, unknown: Mask, foreign: Mask) -> Image:
     rows, columns = np.flatnonzero(unknown.any(axis=1)), np.flatnonzero(unknown.any(axis=0))
     margin = 12
     part = np.s_[max(0, rows[0] - margin) : rows[-1] + margin + 1, max(0, columns[0] - margin) : columns[-1] + margin + 1]
-    painted = cv2.inpaint(np.ascontiguousarray(rgb[part]), (unknown | foreign)[part].astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    wanted = unknown[part].astype(np.uint8)
+    near = cv2.dilate(wanted, np.ones((9, 9), np.uint8))  # what lies further off is no source of colour anyway
+    painted = cv2.inpaint(np.ascontiguousarray(rgb[part]), wanted | (near & foreign[part]), 3, cv2.INPAINT_TELEA)
     result = rgb.copy()
     result[part][unknown[part]] = painted[unknown[part]]
     return result

@@ -22,7 +22,15 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pcm_ros.tasks.manipulation.height_field import HeightField, build_height_field
-from pcm_ros.tasks.manipulation.predicted_view import DEPTH_TOLERANCE, Image, PredictedView, plane_depth, predict_view, without_object
+from pcm_ros.tasks.manipulation.predicted_view import (
+    DEPTH_TOLERANCE,
+    Image,
+    PredictedView,
+    pixels_of,
+    plane_depth,
+    predict_view,
+    without_object,
+)
 from pcm_ros.tasks.manipulation.relations import ground_offset
 from pcm_ros.tasks.manipulation.scene import Points, Scene
 from pcm_ros.tasks.manipulation.workcell import Array, Observation, View
@@ -193,6 +201,7 @@ class WorldModel:
         self.observation = observation
         self._static: dict[tuple[str, int], StaticView] = {}
         self._emptied: dict[tuple[str, int], PredictedView] = {}
+        self._pixels: dict[tuple[str, int], list[tuple[bool, tuple[Points, Image]]]] = {}
         self._labels: dict[str, npt.NDArray[np.int64]] = {}
         self._lock = RLock()
         self._moved: tuple[Tensor, Tensor, Tensor] | None = None
@@ -495,6 +504,14 @@ class WorldModel:
             (H, W, 3) uint8, red first.
         """
         return predict_view(self, name, category, motion).rgb
+
+    def pixels_of(self, category: int, name: str) -> list[tuple[bool, tuple[Points, Image]]]:
+        """See predicted_view.pixels_of; gathered at first use and kept."""
+        key = (name, category)
+        with self._lock:
+            if key not in self._pixels:
+                self._pixels[key] = pixels_of(self, category, name)
+            return self._pixels[key]
 
     def emptied_view(self, name: str, category: int) -> PredictedView:
         """The view if object `category` were not there; made at first use and kept."""
