@@ -163,7 +163,8 @@ class RelationScorer:
     def __init__(self, view: str, grounder: Grounder, preference: float = 1.0) -> None:
         self.name, self.view, self.cost = f"relation:{view}", view, 1e-4
         self._grounder, self._preference = grounder, preference
-        self._memory: tuple[WorldModel, tuple[str, ...], Tensor] | None = None
+        self._world: WorldModel | None = None
+        self._known: dict[str, Tensor] = {}  # text -> (M,) log-odds in that world
 
     def energy(self, batch: Batch, context: Context) -> Tensor:
         """(N,) float64 energies of N proposals; relations in `context.held` add theirs."""
@@ -189,20 +190,20 @@ class RelationScorer:
     # How the view sees it
 
     def _logits(self, world: WorldModel, relation: Relation) -> Tensor:
-        """(M, K) log-odds, NaN where unseen; grounded once per scene and set of phrases."""
-        phrases = relation.texts
-        if self._memory is not None and self._memory[0] is world and self._memory[1] == phrases:
-            return self._memory[2]
-        regions = regions_of(world.labels(self.view)) if world.count else []
-        logits = torch.full((world.count, len(phrases)), torch.nan, dtype=torch.float64)
-        if regions:
-            found = self._grounder.logits(world.view(self.view).rgb, regions, phrases).double()
-            logits[torch.tensor([region.number for region in regions])] = found
-        for column, noun in enumerate(relation.nouns):
-            if noun.generic:
-                logits[:, column] = 0.0
-        self._memory = (world, phrases, logits)
-        return logits
+        """(M, T) log-odds of the relation's texts, NaN where unseen; each text is grounded once a scene."""
+        if self._world is not world:
+            self._world, self._known = world, {}
+        generic = {noun.text for noun in relation.nouns if noun.generic}
+        missing = tuple(dict.fromkeys(text for text in relation.texts if text not in self._known))
+        if missing:
+            regions = regions_of(world.labels(self.view)) if world.count else []
+            logits = torch.full((world.count, len(missing)), torch.nan, dtype=torch.float64)
+            if regions:
+                found = self._grounder.logits(world.view(self.view).rgb, regions, missing).double()
+                logits[torch.tensor([region.number for region in regions])] = found
+            for text, column in zip(missing, logits.unbind(dim=1), strict=True):
+                self._known[text] = torch.zeros_like(column) if text in generic else column
+        return torch.stack([self._known[text] for text in relation.texts], dim=1)
 
     def _ground(self, view: View, masks: PredictedMasks, scene: PredictedScene, context: Context) -> Tensor:
         """(N, M, 2) where this view sees the objects on the ground (left, forward; metres): the ray through the middle of each mask, cut
