@@ -128,15 +128,15 @@ def unseen_shade(rng: np.random.Generator, name: str, least: float = 7.0) -> Sha
         base = PROTOTYPES[name]
         hue, saturation, value = colorsys.rgb_to_hsv(*base)
         rgb = colorsys.hsv_to_rgb(
-            (hue + rng.normal(0, 0.035)) % 1.0,
-            float(np.clip(saturation + rng.normal(0, 0.02 if saturation < 0.05 else 0.18), 0, 1)),
-            float(np.clip(value + rng.normal(0, 0.05 if saturation < 0.05 else 0.15), 0, 1)),
+            float(rng.random()) if saturation < 0.05 else (hue + rng.normal(0, 0.035)) % 1.0,
+            float(np.clip(saturation + rng.normal(0, 0.02 if saturation < 0.05 else 0.15), 0, 1)),
+            float(np.clip(value + rng.normal(0, 0.05 if saturation < 0.05 else 0.12), 0, 1)),
         )
         shown: Rgb = (float(np.clip(rgb[0], 0.10, 0.93)), float(np.clip(rgb[1], 0.10, 0.93)), float(np.clip(rgb[2], 0.10, 0.93)))
         nearest, lead = nearest_color(shown)
         few = name in ("black", "white", "cyan")  # the survey has hardly any colour of these words
         visible = name in ("black", "gray", "brown") or max(shown) > 0.32  # darker ones are taken for black
-        if nearest == name and lead > 0.3 and visible and (few or called(shown).get(name, 0.0) > 0.55):
+        if nearest == name and lead > 0.42 and visible and (few or called(shown).get(name, 0.0) > 0.7):
             apart = float(np.linalg.norm(training - lab(shown), axis=1).min())
             if best is None or apart > best[0]:
                 best = (apart, shown)

@@ -150,7 +150,7 @@ def _too_small(rng: np.random.Generator) -> Asked | None:
     container, subject, other = _objects(rng, (container_kind, subject_kind, pick(rng, OTHER_KINDS)))
     rim = container.dimensions[0] - WALL
     widest = subject.radius - 0.028 if subject.kind == "mug" else subject.radius
-    if widest < rim + 0.004:
+    if widest < rim + (0.017 if subject.kind == "plate" else 0.004):  # a plate that just covers a bowl may be said to lie in it
         return None
     return [subject, container, other], (Relation(RelationKind.IN, subject.phrase, (container.phrase,)),), ""
 
