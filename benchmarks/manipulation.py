@@ -151,6 +151,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     good = [record for record in records if "error" not in record]
     if good:
         results["claimed_success"] = rate([record["outcome"] == "SUCCESS" for record in good])
+        # success that the robot saw too: an episode may end well by truth while the robot gives up
+        results["success_and_known"] = rate([bool(r["success"]) and (r["outcome"] == "SUCCESS" or "refusal" in r) for r in good])
         results |= _by_note(good)
         if any("disturbance_happened" in record for record in good):
             results["disturbance_happened"] = rate([bool(record.get("disturbance_happened")) for record in good])

@@ -173,6 +173,10 @@ def test_results_by_note_and_failures_are_counted() -> None:
         {**base, "success": False, "failure": "judge", "note_held_out_words": True, "note_relations": "in", "disturbance_happened": True},
         {**base, "success": False, "failure": "judge", "note_held_out_words": False, "note_relations": "on", "disturbance_happened": False},
     ]
+    gave_up = {**base, "success": True, "failure": "", "outcome": "OBJECT_NOT_FOUND"}
+    assert summarise([*records, gave_up])["success"].value == 0.5
+    assert summarise([*records, gave_up])["success_and_known"].value == 0.25
+    assert summarise([{**gave_up, "refusal": "OBJECT_NOT_FOUND"}])["success_and_known"].value == 1
     results = summarise(records)
     assert results["success.held_out_words"].n == 2
     assert results["success.relations.on"].value == 0.5
