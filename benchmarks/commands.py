@@ -70,7 +70,9 @@ def manipulation(
     iterations: Annotated[int, typer.Option(min=1, max=100, help="Consensus iterations at most.")] = 6,
     aggregate: Annotated[str, typer.Option(help="sum, median or trimmed_mean")] = "sum",
     normalise: Annotated[str, typer.Option(help="none, zscore or rank")] = "none",
-    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")] = None,
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the episodes on.")] = None,
     json: Json = None,
@@ -193,7 +195,9 @@ def ros(
     suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
     config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
-    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")] = None,
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """The ROS system for many episodes without a restart: memory, lost messages, deaths; its overhead against one process."""
@@ -226,6 +230,29 @@ def predicted_views(
     path = json or Path("runs/predicted-views.json")
     try:
         bench(path, suite=suite, scenes=scenes, views=views, seed=seed, jobs=jobs, fresh=fresh)
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)
+
+
+@app.command(epilog="Example: pcm bench planning --scenes 20")
+def planning(
+    scenes: Annotated[int, typer.Option(min=1, max=100_000)] = 20,
+    views: Annotated[int, typer.Option(min=1, max=5)] = 5,
+    suite: Annotated[str, typer.Option(help="Task whose scenes are used.")] = "relations-1",
+    seed: Annotated[int, typer.Option(min=0)] = 4000,
+    configurations: Annotated[
+        str, typer.Option(help="Separated by commas: all, pictures (predicted views are looked at too), cheap (masks and geometry)")
+    ] = "all,pictures,cheap",
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Seconds of a planning step, perception included, and where they go."""
+    from pcm_ros.benchmarks.planning import bench
+
+    path = json or Path("runs/planning.json")
+    try:
+        bench(path, suite=suite, scenes=scenes, views=views, seed=seed, configurations=tuple(configurations.split(",")), fresh=fresh)
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
