@@ -145,8 +145,9 @@ class PolicyConfig:
             relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
             object has log-odds higher by more than this.
-        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0. loose: so are energies of the
-            stability scorers together above this.
+        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
+        loose: energies of the stability scorers together above which nothing is put ON something else, nats, > 0. To stand on something
+            costs 2, on a plate, a block or a can little more; on the neck of a bottle 3.4 and more.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
 
@@ -156,7 +157,7 @@ class PolicyConfig:
     present: float = -1.0
     contrast: float = 2.0
     expected: float = 4.0
-    loose: float = 7.0
+    loose: float = 3.2
     least_judges: int = 1
 
     def __post_init__(self) -> None:
@@ -546,8 +547,10 @@ class _Run:
                 f"{self._config.holds:g}"
             )
         loose = sum(value for name in ("stability", "twin") if (value := energies.get(name, 0.0)) == value)
-        if loose > self._config.loose:
-            return f"'{relation}' cannot be made true: it would not stay there (stability {loose:.1f} nats > {self._config.loose:g})"
+        if relation.kind == RelationKind.ON and loose > self._config.loose:
+            return (
+                f"'{relation}' cannot be made true: it would not stand there safely (stability {loose:.1f} nats > {self._config.loose:g})"
+            )
         votes = [energy for judge in self._judges if (energy := energies.get(judge.name)) is not None and energy == energy]
         if votes and sum(votes) / len(votes) > self._config.expected:
             return (
