@@ -20,10 +20,11 @@ from pcm_ros.consensus import Batch
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import NounPhrase, Quantifier, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
+from pcm_ros.tasks.manipulation.predicted_masks import PredictedMasks
 from pcm_ros.tasks.manipulation.relations import ground_offset, placement_preference, relation_margin
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import View
-from pcm_ros.tasks.manipulation.world_model import PredictedMasks, PredictedScene, WorldModel, world_model
+from pcm_ros.tasks.manipulation.world_model import PredictedScene, WorldModel, world_model
 
 # Log-odds of a phrase for an object that this view does not show: unlikely, not impossible.
 UNSEEN_LOGIT = -3.0
