@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +43,7 @@ def _finish(path: Path) -> None:
     write_report(path, path.with_suffix(".html"))
     table = Table("result", "value", "95 % interval", "n", title=document.name)
     for name, estimate in document.results.items():
-        low, high = (f"{x:.4g}" if x is not None else "-" for x in (estimate.low, estimate.high))
-        table.add_row(name, f"{estimate.value:.4g}" if estimate.value is not None else "-", f"{low} .. {high}", str(estimate.n))
+        table.add_row(name, f"{estimate.value:.4g}", _interval(estimate), str(estimate.n))
     console = Console()
     console.print(table)
     console.print(f"written: {path}, {path.with_suffix('.html')}")
@@ -185,7 +185,7 @@ def compare(
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.4g} .. {estimate.high:.4g}"
+    return f"{estimate.low:.4g} .. {estimate.high:.4g}" if math.isfinite(estimate.low) else "-"
 
 
 @app.command(cls=ListsSuites, epilog="Example: pcm bench ros --episodes 200 --json runs/ros.json")

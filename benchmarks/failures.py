@@ -90,7 +90,7 @@ def classify(episode: Episode, course: Course, limits: WorkcellLimits) -> str:
     step = next((step for step in reversed(course.steps) if step.relation in course.unmet), None)
     if step is not None and step.moved != episode.relations[step.relation].subject:
         return "grounding" if step.moved else "perception"
-    if course.outcome == "IMPOSSIBLE":
+    if course.outcome == "IMPOSSIBLE" and (step is None or step.relation in step.held):
         return "optimiser"
     if step is None:
         return "judge" if course.outcome == "SUCCESS" else "other"

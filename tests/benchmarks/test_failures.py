@@ -39,6 +39,8 @@ def course(outcome: str, *steps: Step, missing: tuple[frozenset[str], ...] = SEE
         ("grounding", course("SUCCESS", replace(GOOD, moved="red bowl"))),
         ("grounding", course("SUCCESS", replace(GOOD, predicted=np.array([0.4, -0.1]), landed=np.array([0.4, -0.1])))),
         ("optimiser", course("IMPOSSIBLE")),
+        ("optimiser", course("IMPOSSIBLE", replace(GOOD, held=frozenset({0})), disturbed="red mug")),
+        ("execution", course("IMPOSSIBLE", replace(GOOD, landed=np.array([0.6, 0.1])))),
         ("execution", course("NOT_REACHED", replace(GOOD, code=ExecutionCode.GRASP_FAILED))),
         ("execution", course("NOT_REACHED", replace(GOOD, landed=np.array([0.5, -0.1])))),
         ("execution", course("SUCCESS", replace(GOOD, held=frozenset({0})))),
