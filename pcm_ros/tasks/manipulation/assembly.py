@@ -12,9 +12,11 @@ from typing import Any
 from pcm_ros.consensus import Cascade, Consensus, CrossEntropy, Ensemble, Generator, Scorer, Stop
 from pcm_ros.consensus.energies import Aggregate, Normalise
 from pcm_ros.models import registry
-from pcm_ros.models.clip import Clip
+from pcm_ros.models.clip import Clip, RegionTextModel
+from pcm_ros.models.image_tower import ImageTower
 from pcm_ros.models.loading import set_threads
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.models.tower_clip import TowerClip
 from pcm_ros.tasks.manipulation.feasibility import (
     CollisionScorer,
     GraspScorer,
@@ -24,7 +26,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
     WorkspaceScorer,
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
-from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import Calibrated, ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
@@ -60,7 +62,7 @@ class ManipulationConfig:
         attempts, holds, present: of the policy (see PolicyConfig).
     """
 
-    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet")
+    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers")
     proposals: int = 256
     iterations: int = 6
     agreement: float = 0.98
@@ -94,10 +96,10 @@ def embedded_segmenter() -> TextSegmenter:
 
 
 @functools.cache
-def embedded_clip(name: str) -> Clip:
+def embedded_clip(name: str) -> RegionTextModel:
     """A CLIP of the package, loaded once a process. Raises ModelUnavailable."""
-    weights, config = registry.entry(name, "clip").files
-    return Clip(config, weights)
+    weights, other = registry.entry(name, "clip").files
+    return Clip(other, weights) if other.suffix == ".json" else TowerClip(name, weights, ImageTower(other))
 
 
 @functools.cache
@@ -114,8 +116,26 @@ def build_vision(segmenter: Segmenter | None = None) -> Vision:
 
 def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
     """The vision-language experts of these names as one. Raises ModelUnavailable for an unknown name, ValueError for none."""
-    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
-    return GrounderEnsemble(experts)
+    found, plain = registry.calibrations(), registry.Calibration()
+    experts: list[Grounder] = []
+    for expert in uncalibrated_experts(names, vision):
+        own = found.get(expert.name, plain)
+        experts.append(Calibrated(expert, own.scale, own.bias))
+    if len(experts) == 1:
+        return experts[0]
+    together = found.get(ensemble_name(names), plain)
+    ensemble = GrounderEnsemble(experts, [together.weights.get(expert.name, 1.0) for expert in experts])
+    return Calibrated(ensemble, together.scale, together.bias)
+
+
+def uncalibrated_experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
+    """The experts of these names with the log-odds that they were trained to give. Raises ModelUnavailable."""
+    return [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
+
+
+def ensemble_name(names: Sequence[str]) -> str:
+    """What an ensemble of these experts is called in the file of calibrations."""
+    return "+".join(sorted(names))
 
 
 def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision, grounder: Grounder | None = None) -> Perception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pcm_ros.models.clip import Clip
+from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
 
 
@@ -66,7 +67,7 @@ class ClipGrounder:
     Range: about -15..8. Wrong for regions of a few pixels and for what is mostly hidden.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: RegionTextModel) -> None:
         self._clip, self._embeddings = clip, RegionEmbeddings(clip)
         self.name = clip.name
 
@@ -74,6 +75,22 @@ class ClipGrounder:
         if not regions:
             return torch.zeros((0, len(phrases)))
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
+
+
+class Calibrated:
+    """An expert's log-odds, scaled and shifted so that they are what they say: sigmoid of them is a probability.
+
+    Args:
+        scale, bias: calibrated = scale * logit + bias. Raises ValueError unless scale > 0 and both are finite.
+    """
+
+    def __init__(self, expert: Grounder, scale: float, bias: float) -> None:
+        if not (math.isfinite(scale) and math.isfinite(bias) and scale > 0):
+            raise ValueError(f"calibration of '{expert.name}' is scale {scale}, bias {bias}; both must be finite, the scale greater than 0")
+        self.name, self._expert, self._scale, self._bias = expert.name, expert, scale, bias
+
+    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+        return self._scale * self._expert.logits(rgb, regions, phrases) + self._bias
 
 
 class GrounderEnsemble:
