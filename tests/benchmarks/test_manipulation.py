@@ -184,3 +184,12 @@ def test_results_by_note_and_failures_are_counted() -> None:
     assert not [name for name in results if name.startswith("failures.") and name != "failures.judge"]
     assert results["disturbance_happened"].value == pytest.approx(2 / 3)
     assert results["success.disturbance_happened"].value == 0.5
+
+
+def test_a_disturbed_episode_says_what_happened(tmp_path: Path) -> None:
+    data = run(tmp_path / "disturbed.json", "--suite", "disturbed", "--episodes", "1", "--seed", "100")
+    (record,) = data["records"]  # type: ignore[misc]
+    assert "error" not in record
+    assert record["disturbance_happened"] == bool(record["disturbance"])
+    assert record["note_disturbance"] in ("slip", "placed moved", "reference moved", "next moved")
+    assert "disturbance_happened" in data["results"]  # type: ignore[operator]
