@@ -36,7 +36,7 @@ def compare(first: Path, second: Path, field: str = "success") -> tuple[Document
     comparison = paired(a, b)
     alone = [len(outcome) - len(common) for outcome in outcomes]
     config: dict[str, Any] = {"first": str(first), "second": str(second), "field": field, "left_out": alone}
-    for name in sorted({*documents[0].config, *documents[1].config}):
+    for name in sorted({*documents[0].config, *documents[1].config} - {"clips"}):
         values = [document.config.get(name) for document in documents]
         if values[0] != values[1]:
             config[f"differs.{name}"] = values
