@@ -54,6 +54,7 @@ CONFIG_PARAMETERS = (
     Parameter("gain", _DEFAULTS.gain, "nats that an iteration must gain for another to follow; 0: however little", low=0.0, high=100.0),
     Parameter("finalists", _DEFAULTS.finalists, "proposals that the last stage sees in each iteration", low=1, high=10_000),
     Parameter("last_stage", _DEFAULTS.last_stage, "dear scorers of the finalists: twin, appearance"),
+    Parameter("grounders", _DEFAULTS.grounders, "vision-language experts that 'appearance' asks (the scorer nodes have their own)"),
     Parameter("pictured", _DEFAULTS.pictured, "finalists whose predicted views are looked at, by 'appearance'", low=1, high=10_000),
     Parameter("weights", (), "weights of scorers, 'name=weight' each; 1 where nothing is said"),
     Parameter("extra_scorers", (), "scorers in this process, 'module:Class' each"),
