@@ -17,12 +17,14 @@ from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
+from pcm_ros.tasks.manipulation.grounding import unfamiliar_words
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
 from pcm_ros.tasks.manipulation.relation_scorer import (
     Assessment,
     degrees,
     fit_logit,
+    fit_probability,
     fused_logits,
     log_odds,
     noun_probabilities,
@@ -144,7 +146,8 @@ class PolicyConfig:
         holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
             relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
-            object has log-odds higher by more than this.
+            object has log-odds higher by more than this. unfamiliar: added to the log-odds of phrases with words that no expert knows from
+            training: they are understood, if at all, with less confidence.
         expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
         loose: energies of the stability scorers together above which nothing is put ON something else, nats, > 0. To stand on something
             costs 2, on a plate, a block or a can little more; on the neck of a bottle 3.4 and more.
@@ -154,8 +157,9 @@ class PolicyConfig:
     attempts: int = 4
     most_actions: int = 40
     holds: float = 0.3
-    present: float = -1.0
+    present: float = -2.0
     contrast: float = 2.0
+    unfamiliar: float = 3.0
     expected: float = 4.0
     loose: float = 3.2
     least_judges: int = 1
@@ -479,7 +483,8 @@ class _Run:
         for column, text in enumerate(relation.texts):
             number = int(logits[:, column].argmax())
             logit, thing = float(logits[number, column]), scene.objects[number]
-            if text in generic or is_there(logit + FOUND_BEFORE * (text in self._found), thing.label_confidence, self._config):
+            forgiven = FOUND_BEFORE * (text in self._found) + self._config.unfamiliar * bool(unfamiliar_words(text))
+            if text in generic or is_there(logit + forgiven, thing.label_confidence, self._config):
                 self._found.add(text)
                 continue
             raise _Ended(
@@ -492,7 +497,7 @@ class _Run:
             return
         fitting = len(scene.objects)
         if not noun.generic:
-            fitting = sum(is_there(float(logits[i, 0]), thing.label_confidence, self._config) for i, thing in enumerate(scene.objects))
+            fitting = int((fit_probability(logits[:, 0], scene) > 0.5).sum())
         if fitting < noun.count or (fitting > noun.count and noun.quantifier == Quantifier.ALL and noun.measure is None):
             raise _Ended(
                 Outcome.OBJECT_NOT_FOUND,

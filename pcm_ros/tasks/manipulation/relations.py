@@ -121,7 +121,8 @@ def relation_margin(
         # Half a centimetre for the wall; the centre within 70 % of what is left.
         inner = (half - 0.005).clamp(min=0.01) * 0.7
         inside = (1 - (offset / inner).square().sum(-1).add(1e-9).sqrt()) * inner.amin(-1)
-        below_rim = reference_size[..., 2] - height - torch.clamp(reference_size[..., 2] * 0.3, min=0.012)
+        # Deeper than the rim by a fifth of the depth: what lies on something else in the container is in it too.
+        below_rim = reference_size[..., 2] - height - torch.clamp(reference_size[..., 2] * 0.2, min=0.012)
         above_bottom = height + 0.01
         return _saturated(inside / HEIGHT_PER_UNIT, below_rim / HEIGHT_PER_UNIT, above_bottom / HEIGHT_PER_UNIT)
     if kind == RelationKind.NEXT_TO:
