@@ -24,7 +24,7 @@ from pcm_ros.sim.suites import HELD_OUT_PAIRS
 from pcm_ros.sim.wording import reword
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig, build_grounder, build_vision
-from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
+from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of, unfamiliar_words
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import PolicyConfig, is_there
 from pcm_ros.tasks.manipulation.scene import Scene
@@ -147,9 +147,11 @@ def run_one(item: int, prepared: _Prepared) -> dict[str, Any]:
         record[f"{name}.log_odds"] = np.round(top, 3).tolist()
     last = list(prepared.experts)[-1]
     logits = fused(found.views[last])
-    best = logits.argmax(axis=0)
+    best, config = logits.argmax(axis=0), PolicyConfig()
+    record["name_confidence"] = [round(found.scene.objects[i].label_confidence, 4) for i in best]
     record["accepted"] = [
-        is_there(float(logits[best[k], k]), found.scene.objects[best[k]].label_confidence, PolicyConfig()) for k in range(len(best))
+        is_there(float(logit) + config.unfamiliar * bool(unfamiliar_words(phrase)), found.scene.objects[number].label_confidence, config)
+        for logit, number, phrase in zip(logits.max(axis=0), best, found.phrases, strict=True)
     ]
     return record
 

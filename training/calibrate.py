@@ -6,6 +6,7 @@ For each expert: a scale s that makes softmax(s * logits) over the objects of a 
 is the right one (temperature scaling, Guo et al., arXiv 1706.04599), then a bias b that makes sigmoid(s * logit + b) of the best object,
 fused over the views, the probability that what the phrase says is there at all. Both are written to weights/calibration.json and applied by
 `pcm_ros.tasks.manipulation.grounding.Calibrated`; after that, energies of different experts are nats of one currency and can be summed.
+The file also holds the weights of the ensemble, and the words that the experts know from their training.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pcm_ros.models.registry import CALIBRATION
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_vision, ensemble_name, uncalibrated_experts
 from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble
+from training.lexicon import known_words
 
 LEAST_WEIGHT = 0.1  # what an expert is worth on other scenes than these is not known: none is left out
 SCALES, BIASES = (0.05, 5.0), (-10.0, 10.0)
@@ -135,7 +137,8 @@ def main() -> None:
     for name, values in fitted.items():
         print(name, values)
     source = {"suites": options.suites, "scenes": options.scenes, "seed": options.seed}
-    options.out.write_text(json.dumps({"source": source, "experts": fitted}, indent=1) + "\n")
+    content = {"source": source, "experts": fitted, "words": known_words()}
+    options.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from pcm_ros.sim.appearance import COLORS
@@ -92,3 +94,10 @@ def matches(kind: np.ndarray, color: np.ndarray) -> np.ndarray:
     return np.concatenate(
         [(color == pair[:, 0]) & (kind == pair[:, 1]), kind == np.arange(len(KINDS)), color == np.arange(len(COLORS))], axis=-1
     )
+
+
+def known_words() -> list[str]:
+    """All words that occur in training captions, in lower case, sorted."""
+    parts = [*(word for words in (*KIND_WORDS.values(), *COLOR_WORDS.values()) for word in words), *THINGS]
+    templates = [template.format(c="", k="", t="") for template in (*PAIR_TEMPLATES, *KIND_TEMPLATES, *COLOR_TEMPLATES)]
+    return sorted({word for text in (*parts, *templates) for word in re.findall(r"[a-z]+", text.lower())})

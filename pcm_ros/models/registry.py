@@ -109,3 +109,12 @@ def calibrations() -> Mapping[str, Calibration]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(f"'{CALIBRATION}' is missing or damaged ({error!r}); remedy: reinstall pcm_ros") from error
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """The words of the captions with which the vision-language experts were trained. Raises ModelUnavailable as `calibrations` does."""
+    try:
+        return frozenset(json.loads(CALIBRATION.read_text())["words"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"'{CALIBRATION}' is missing or damaged ({error!r}); remedy: reinstall pcm_ros") from error

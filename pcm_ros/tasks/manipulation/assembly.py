@@ -82,7 +82,7 @@ class ManipulationConfig:
     extra_scorers: tuple[str, ...] = ()
     attempts: int = 4
     holds: float = 0.3
-    present: float = -1.0
+    present: float = PolicyConfig.present
 
     @property
     def policy(self) -> PolicyConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pcm_ros.models import registry
 from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
 
@@ -109,3 +111,8 @@ class GrounderEnsemble:
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
         parts = [weight * expert.logits(rgb, regions, phrases) for expert, weight in zip(self._experts, self._weights, strict=True)]
         return torch.stack(parts).sum(dim=0) / sum(self._weights)
+
+
+def unfamiliar_words(phrase: str) -> list[str]:
+    """Words of a phrase that no expert met in training: what they say of it is a guess from similar words."""
+    return [word for word in re.findall(r"[^\W\d_]+", phrase.lower()) if word not in registry.known_words()]
