@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pcm_ros.consensus import Batch
+from pcm_ros.consensus import Batch, Cascade
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.manipulation.assembly import (
     VOCABULARY,
@@ -69,6 +69,25 @@ def test_own_scorers_by_name() -> None:
 def test_scorers_that_cannot_be_loaded(path: str) -> None:
     with pytest.raises(ValueError, match="it must read module:Class"):
         load_class(path)
+
+
+def test_iterations_end_without_gain_unless_that_is_not_wanted() -> None:
+    built = [consensus(), consensus(gain=0.0)]
+    assert [one.stop.patience for one in built] == [1, None]
+    for one in built:
+        one.ensemble.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "last", "passed_on"),
+    [((), "stability", [None]), (("twin",), "twin", [8, None]), (("appearance", "twin"), "appearance", [8, 2, None])],
+)
+def test_the_dearest_scorer_comes_last_and_sees_the_fewest(stage: tuple[str, ...], last: str, passed_on: list[int | None]) -> None:
+    built = consensus(last_stage=stage)
+    assert isinstance(built.ensemble, Cascade)
+    assert built.ensemble.names[-1] == last
+    assert [keep for _, keep in built.ensemble.stages] == passed_on
+    built.ensemble.close()
 
 
 @pytest.mark.parametrize(
