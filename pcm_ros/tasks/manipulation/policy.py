@@ -289,6 +289,10 @@ class _Run:
             if clash := contradiction(stage):
                 named = " and ".join(repr(str(relation)) for relation in clash)
                 raise _Ended(Outcome.IMPOSSIBLE, f"{named} exclude each other, wherever things stand")
+        if len(goal.stages) > 1:  # what is asked for later must be there too, before anything is moved
+            observation, scene = yield from self._look()
+            for relation in goal.relations:
+                self._check(Context(relation, (), scene, observation))
         standing: tuple[Relation, ...] = ()
         for stage in goal.stages:
             standing = yield from self.stage(still_wanted(standing, stage), stage)

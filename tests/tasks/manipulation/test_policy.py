@@ -403,6 +403,14 @@ def test_a_number_of_objects_that_are_not_there(cell: SimWorkcell, number: str, 
     assert world.executed == []
 
 
+def test_what_is_asked_for_later_must_be_there_before_anything_moves(cell: SimWorkcell) -> None:
+    world = Changed(cell)
+    finished = last(run_on(cell, BLOCKS, "put the red block left of the green can, then put the pink duck behind it", 1003, world))
+    assert finished.outcome == Outcome.OBJECT_NOT_FOUND
+    assert "pink duck" in finished.message
+    assert world.executed == []
+
+
 @dataclass
 class Slippery(Changed):
     """The first grasp slips, and nobody notices."""
