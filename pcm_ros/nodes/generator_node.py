@@ -139,13 +139,17 @@ class GeneratorNode(Node):
         return dataclasses.replace(self._generator_config, count=count)
 
     def _known(self, message: msg.Scene) -> tuple[Scene, Observation]:
-        """Scene and images of a scene that was perceived here; what is kept for them (heights, grasps) is found again."""
+        """Scene and images of a scene of images perceived here; what is kept for them (heights, grasps) is found again."""
         for kept, scene, observation in reversed(self._scenes):
             if kept == message:
                 return scene, observation
+        for kept, _, observation in reversed(self._scenes):
+            if kept.header.stamp == message.header.stamp:  # the planner has added what it remembers to what was perceived here
+                self._scenes.append((message, conversions.scene_from_message(message), observation))
+                return self._scenes[-1][1:]
+        stamp = conversions.nanoseconds_of(message.header.stamp) / 1e9
         raise conversions.InvalidMessage(
-            f"the scene stamped {conversions.nanoseconds_of(message.header.stamp) / 1e9:.3f} s is none of the last {KEPT_SCENES} that "
-            "~/perceive gave; ask it first, and pass its scene on unchanged"
+            f"the images of the scene stamped {stamp:.3f} s are none of the last {KEPT_SCENES} that ~/perceive was asked for; ask it first"
         )
 
     def _failed(self, error: Exception) -> str:
