@@ -21,6 +21,8 @@ from pcm_ros.tasks.manipulation.grounding import unfamiliar_words
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
 from pcm_ros.tasks.manipulation.relation_scorer import (
+    CONTRAST,
+    PRESENT,
     Assessment,
     degrees,
     fit_logit,
@@ -157,8 +159,8 @@ class PolicyConfig:
     attempts: int = 4
     most_actions: int = 40
     holds: float = 0.3
-    present: float = -2.0
-    contrast: float = 2.0
+    present: float = PRESENT
+    contrast: float = CONTRAST
     unfamiliar: float = 3.0
     expected: float = 4.0
     loose: float = 3.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -42,15 +43,17 @@ class Truth:
 def truth_of(cell: SimWorkcell) -> Truth:
     """Of the project's simulator."""
     seen: dict[bytes, np.ndarray] = {}
+    lock = threading.Lock()  # views are looked at side by side
 
     def labels(rgb: np.ndarray) -> np.ndarray:
-        if rgb.tobytes() not in seen:
-            seen.clear()
-            numbers = {body.number: index for index, body in enumerate(cell.world.bodies())}
-            for camera in cell.world.cameras:
-                view, bodies = render(cell.world.client, camera, cell.world.light)
-                seen[view.rgb.tobytes()] = np.vectorize(lambda number: numbers.get(number, -1))(bodies)
-        return seen[rgb.tobytes()]
+        with lock:
+            if rgb.tobytes() not in seen:
+                seen.clear()
+                numbers = {body.number: index for index, body in enumerate(cell.world.bodies())}
+                for camera in cell.world.cameras:
+                    view, bodies = render(cell.world.client, camera, cell.world.light)
+                    seen[view.rgb.tobytes()] = np.vectorize(lambda number: numbers.get(number, -1))(bodies)
+            return seen[rgb.tobytes()]
 
     return Truth(
         labels,
