@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from pcm_ros import bringup, msg
 from pcm_ros.benchmarks.manipulation import FewerViews
 from pcm_ros.client import ManipulationClient, NotAvailable
 from pcm_ros.configuration import manipulation_config_of
-from pcm_ros.evidence import BenchError, Document, Estimate, Journal, mean, quantile, rate, ratio, run_bench
+from pcm_ros.evidence import Document, Estimate, Journal, mean, quantile, rate, ratio, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.nodes.conversions import numbers_of
 from pcm_ros.nodes.views import SENT_AGAIN
@@ -123,12 +124,8 @@ class OneProcess:
 def memory_of(pids: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     """Name -> resident memory, and that part of it that no file and no shared memory (libraries, images under way) backs; 1e6 bytes.
 
-    Processes that are gone are left out. Raises BenchError: psutil is not installed.
+    Processes that are gone are left out.
     """
-    try:
-        import psutil
-    except ImportError:
-        raise BenchError("the bench 'ros' reads the memory of processes by the package 'psutil': pip install 'pcm_ros[test]'") from None
     found = {}
     for name, pid in pids.items():
         try:
@@ -305,10 +302,9 @@ def bench(
         clips: folder for a video of each episode, made by the consensus node.
 
     Raises:
-        BringupError, LaunchError: the system does not start. BenchError: psutil is not installed.
+        BringupError, LaunchError: the system does not start.
     """
     parameter_file = parameter_file or bringup.folder("config") / "manipulation.yaml"
-    memory_of({})  # before anything is started: is psutil there?
     config = {
         "suite": suite,
         "seed": seed,

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("psutil")
-
 from pcm_ros import msg
 from pcm_ros.benchmarks.ros import CLIENT, WARM, Feedback, memory_of, summarise
 
