@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,19 @@ from pcm_ros.benchmarks.failures import CLASSES, Witness, classify
 from pcm_ros.evidence import Document, Estimate, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.sim.disturbance import DisturbedWorkcell
+from pcm_ros.sim.episodes import Episode
 from pcm_ros.sim.judge import Verdict
 from pcm_ros.sim.workcell import SimWorkcell
-from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_policy, embedded_segmenter
-from pcm_ros.tasks.manipulation.policy import Chosen, Executed, Finished, Observed, Planning
+from pcm_ros.tasks.manipulation.assembly import (
+    ManipulationConfig,
+    build_goal_picture_reader,
+    build_policy,
+    build_vision,
+    embedded_segmenter,
+)
+from pcm_ros.tasks.manipulation.goal import Goal
+from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
+from pcm_ros.tasks.manipulation.policy import Chosen, Event, Executed, Finished, Observed, Outcome, Planning
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
@@ -63,6 +72,7 @@ class _Prepared:
             normalise=config["normalise"],
         )
         self.policy = build_policy(FewerViews(self.disturbed, views), views, settings, segmenter)
+        self.pictures = build_goal_picture_reader(self.workcell.limits, settings, build_vision(segmenter))
         self.clips = Path(config["clips"]) if config["clips"] else None
 
 
@@ -77,7 +87,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     iterations = 0
     finished: Finished | None = None
     started, begun = time.perf_counter(), time.perf_counter()
-    for event in prepared.policy.run(episode.instruction, seed=item):
+    for event in _run(prepared, episode, item):
         paused = time.perf_counter()
         witness.see(event)
         if recorder is not None:
@@ -123,6 +133,19 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         **{f"note_{name}": value for name, value in episode.notes.items()},
         **({"clip": str(recorder.path.resolve())} if recorder is not None else {}),
     }
+
+
+def _run(prepared: _Prepared, episode: Episode, seed: int) -> Iterator[Event]:
+    """The policy's events; a picture from which no goal can be read ends the run as a sentence would that is not understood."""
+    picture = prepared.workcell.picture
+    goal: str | Goal = episode.instruction
+    if picture is not None:
+        try:
+            goal = prepared.pictures.read(picture, episode.pictured, prepared.workcell.observe())
+        except GoalPictureError as error:
+            yield Finished(Outcome.INVALID_INSTRUCTION, str(error), 0, ())
+            return
+    yield from prepared.policy.run(goal, seed=seed)
 
 
 def right_refusal(refusal: str, finished: Finished, displaced: int) -> Verdict:

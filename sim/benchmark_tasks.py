@@ -5,6 +5,7 @@ from __future__ import annotations
 from pcm_ros.sim.episodes import Disturbance, Episode, Notes, Task
 from pcm_ros.sim.feasibility import achievable, achievable_spots, can_go_into, can_stand_on
 from pcm_ros.sim.impossible import ImpossibleTask
+from pcm_ros.sim.picture_goal import PictureTask
 from pcm_ros.sim.relation_tasks import RELATIONS, DemoTask, FreeTask, RelationTask
 from pcm_ros.sim.suites import ClutterTask, DisturbedTask, UnseenTask, WordsTask
 from pcm_ros.sim.wording import instruct
@@ -19,6 +20,7 @@ __all__ = [
     "FreeTask",
     "ImpossibleTask",
     "Notes",
+    "PictureTask",
     "RelationTask",
     "Task",
     "UnseenTask",
@@ -67,5 +69,6 @@ for _task in (
     ClutterTask(),
     DisturbedTask(),
     ImpossibleTask(),
+    PictureTask(),
 ):
     register(_task)

@@ -57,6 +57,8 @@ class Episode:
         wording: phrase of `relations` -> what the instruction calls it; phrases that are not in it are said as they are.
         refusal: name of the `Outcome` that is the right answer where nothing can be done; "" where the relations can be made true.
         disturbance: what somebody does to the scene meanwhile; None: nothing.
+        shown: another scene, a picture of which is the goal: `relations` hold in it, in the words of `pictured`; empty: the goal is said.
+        pictured: phrase of an object in the picture -> phrase of the one that takes its part; those that are left out mean themselves.
     """
 
     task: str
@@ -67,6 +69,8 @@ class Episode:
     wording: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     refusal: str = ""
     disturbance: Disturbance | None = None
+    shown: tuple[Placement, ...] = ()
+    pictured: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def said(self) -> tuple[Relation, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,11 +10,12 @@ from pcm_ros.sim.benchmark_tasks import Episode, Task, get_task
 from pcm_ros.sim.cameras import render
 from pcm_ros.sim.judge import Judge, Verdict
 from pcm_ros.sim.robot import JOINT_NAMES, TIME_STEP
-from pcm_ros.sim.world import World, WorldConfig
+from pcm_ros.sim.world import Placement, World, WorldConfig
 from pcm_ros.tasks.manipulation.goal import Relation
-from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, Observation, PickPlace, WorkcellLimits
+from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, Observation, PickPlace, View, WorkcellLimits
 
 _ATTEMPTS = 30
+_OTHER_TABLE = 500_000  # added to the seed of a scene for that of the picture shown
 
 
 class SimWorkcell:
@@ -34,6 +35,7 @@ class SimWorkcell:
         self.world = World(config)
         self._task = get_task(task) if isinstance(task, str) else task
         self._episode: Episode | None = None
+        self._picture: View | None = None
         self._past_steps = 0  # of worlds before the last reset: time never runs backwards
         if seed is not None:
             self.reset(seed)
@@ -70,6 +72,9 @@ class SimWorkcell:
             self._past_steps += self.world.robot.steps
         for attempt in range(_ATTEMPTS):
             episode = self._task.sample(np.random.default_rng([seed, attempt]), self.limits)
+            self._picture = self._taken(episode, seed) if episode.shown else None
+            if episode.shown and self._picture is None:
+                continue
             self.world.reset(episode.placements, seed)
             if self._sound(episode):
                 self._episode = episode
@@ -78,13 +83,39 @@ class SimWorkcell:
 
     def _sound(self, episode: Episode) -> bool:
         """Objects stand where they were put, and the goal is not yet reached."""
-        for body, placement in zip(self.world.bodies(), episode.placements, strict=True):
+        if not self._stands(episode.placements):
+            return False
+        judge = Judge(self.world)
+        return not episode.relations or not all(judge.relation(relation) for relation in episode.relations)
+
+    def _stands(self, placements: Sequence[Placement]) -> bool:
+        for body, placement in zip(self.world.bodies(), placements, strict=True):
             moved = float(np.linalg.norm(body.position[:2] - placement.xy))
             toppled = body.spec.kind != "toy" and body.up[2] < 0.95
             if moved > 0.03 or toppled or body.speed > 0.01:
                 return False
+        return True
+
+    def _taken(self, episode: Episode, seed: int) -> View | None:
+        """The picture of the scene that is shown, on another table in other light; None: it does not show what is asked for."""
+        self.world.reset(episode.shown, seed + _OTHER_TABLE)
+        names = {present: name for name, present in episode.pictured.items()}
         judge = Judge(self.world)
-        return not episode.relations or not all(judge.relation(relation) for relation in episode.relations)
+        shown = [
+            Relation(r.kind, names.get(r.subject, r.subject), tuple(names.get(phrase, phrase) for phrase in r.references))
+            for r in episode.relations
+        ]
+        if not self._stands(episode.shown) or not all(judge.relation(relation) for relation in shown):
+            return None
+        pictures = [render(self.world.client, camera, self.world.light) for camera in self.world.cameras]
+        numbers = [body.number for body in self.world.bodies()]
+        # Who takes a picture to show how things stand stands where all can be seen.
+        return max(pictures, key=lambda picture: min(int((picture[1] == number).sum()) for number in numbers))[0]
+
+    @property
+    def picture(self) -> View | None:
+        """The picture that the goal of the episode is taken from; None: it is given in words."""
+        return self._picture
 
     @property
     def stamp_ns(self) -> int:

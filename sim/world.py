@@ -50,11 +50,13 @@ def cameras(count: int = 5, width: int = 320, height: int = 240) -> tuple[Camera
 
 @dataclass(frozen=True)
 class Placement:
-    """An object standing upright on the table: its centre (x, y) in world metres and its rotation about z in radians."""
+    """An object standing upright: its centre (x, y) in world metres, its rotation about z in radians, and its underside's height above the
+    table in metres."""
 
     spec: ObjectSpec
     xy: tuple[float, float]
     yaw: float = 0.0
+    above: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class World:
         self._robot = Panda(self.client, self.config.motion)
         self.light = sample_light(light_rng) if self.config.vary_appearance else Light()
         self.cameras = tuple(self._jittered(camera, camera_rng) for camera in self.config.cameras)
-        self._specs = {spawn(self.client, p.spec, p.xy, self.table_height, p.yaw): p.spec for p in placements}
+        self._specs = {spawn(self.client, p.spec, p.xy, self.table_height + p.above, p.yaw): p.spec for p in placements}
         self.settle()
 
     def _build_room(self, rng: np.random.Generator) -> None:

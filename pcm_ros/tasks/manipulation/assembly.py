@@ -26,6 +26,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
     WorkspaceScorer,
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
+from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
 from pcm_ros.tasks.manipulation.grounding import Calibrated, ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
@@ -143,6 +144,13 @@ def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision:
     return Perception(
         vision, limits, grounder=grounder or build_grounder(config.grounders, vision), vocabulary=VOCABULARY if config.naming else ()
     )
+
+
+def build_goal_picture_reader(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision | None = None) -> GoalPictureReader:
+    """What reads goals from pictures, for `ManipulationPolicy.run`."""
+    vision = vision or build_vision()
+    grounder = build_grounder(config.grounders, vision)
+    return GoalPictureReader(Perception(vision, limits, grounder=grounder, vocabulary=VOCABULARY), grounder, VOCABULARY)
 
 
 def build_relation_scorer(
