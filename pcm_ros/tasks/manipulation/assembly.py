@@ -27,7 +27,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
-from pcm_ros.tasks.manipulation.grounding import Calibrated, ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import Calibrated, ClipGrounder, Compositional, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
@@ -131,7 +131,8 @@ def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
 
 def uncalibrated_experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
     """The experts of these names with the log-odds that they were trained to give. Raises ModelUnavailable."""
-    return [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
+    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
+    return [Compositional(expert, COLOR_WORDS) for expert in experts]
 
 
 def ensemble_name(names: Sequence[str]) -> str:

@@ -79,6 +79,33 @@ class ClipGrounder:
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
 
 
+class Compositional:
+    """What an expert says of "black bowl", from that, from "black object" and from "bowl": what was never seen together is known apart.
+
+    A phrase that begins with a colour and goes on gets the mean of its own log-odds and of the lesser of its parts' log-odds; other
+    phrases stay as they are.
+
+    Args:
+        colors: single words.
+    """
+
+    def __init__(self, expert: Grounder, colors: Sequence[str]) -> None:
+        self.name, self._expert, self._colors = expert.name, expert, frozenset(colors)
+
+    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+        asked = list(dict.fromkeys(part for phrase in phrases for part in (phrase, *self._parts(phrase))))
+        found = dict(zip(asked, self._expert.logits(rgb, regions, asked).unbind(dim=1), strict=True))
+        columns = []
+        for phrase in phrases:
+            parts = self._parts(phrase)
+            columns.append((found[phrase] + torch.minimum(*(found[part] for part in parts))) / 2 if parts else found[phrase])
+        return torch.stack(columns, dim=1) if columns else torch.zeros((len(regions), 0))
+
+    def _parts(self, phrase: str) -> tuple[str, ...]:
+        color, _, thing = phrase.partition(" ")
+        return (f"{color} object", thing) if thing and color in self._colors else ()
+
+
 class Calibrated:
     """An expert's log-odds, scaled and shifted so that they are what they say: sigmoid of them is a probability.
 
