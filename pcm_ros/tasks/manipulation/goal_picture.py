@@ -22,15 +22,15 @@ from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import Observation, View
 from pcm_ros.tasks.manipulation.world_model import WorldModel
 
-DIRECTIONS = (RelationKind.LEFT_OF, RelationKind.RIGHT_OF, RelationKind.IN_FRONT_OF, RelationKind.BEHIND)
 SUPPORT = (RelationKind.IN, RelationKind.ON)
-# Margin from which a direction is read: that of the stricter definition; things in between stand askew and say nothing.
-CLEAR = 0.0
+# A direction is read if it holds by its definition (45 degrees to either side, LEAST_ALONG metres along) with CLEAR metres to spare: what
+# stands askew says nothing. The stricter margins of planning would pass over things that are far apart.
+LEAST_ALONG, CLEAR = 0.03, 0.01
 # ON and IN are read from single views, whose far side is not seen: a margin a little below zero will do.
 RESTS = -0.5
 MOST_OBJECTS = 6
 # Log-odds by which a name that a correspondence expects in the picture is ahead of others, and those of what the view does not show.
-EXPECTED, UNSEEN = 3.0, -8.0
+EXPECTED, UNSEEN = 6.0, -8.0
 # What no name fits, in log-odds, is a piece of something else.
 FRAGMENT = 0.0
 # What is seen of the underside of something that carries is no higher than the other's by this, metres.
@@ -118,8 +118,8 @@ def goal_of_scene(scene: Scene, correspondence: Mapping[str, str] | None = None)
     relations = [Relation(kind, phrases[i], (phrases[j],)) for i, (kind, j) in resting.items()]
     for i, j in combinations([k for k in range(len(names)) if k not in resting], 2):
         subject, reference = sorted((i, j), key=lambda k: (float(scene.objects[k].size[:2].max()), k))
-        margin, kind = max((margins.of(kind, subject, reference), kind) for kind in DIRECTIONS)
-        if margin >= CLEAR:
+        kind = margins.direction(subject, reference)
+        if kind is not None:
             relations.append(Relation(kind, phrases[subject], (phrases[reference],)))
     if not relations:
         raise GoalPictureError(f"no two objects stand clearly left, right, in front, behind, on or in another; seen: {_listed(names)}")
@@ -166,6 +166,16 @@ class _Margins:
             wide = size[:2].amax()
             height, size = self.bottom[subject], torch.stack([wide, wide, self.bottom[reference] + size[2]])
         return float(relation_margin(kind, self.ground[subject] - self.ground[reference], height, self.size[subject], size))
+
+    def direction(self, subject: int, reference: int) -> RelationKind | None:
+        """The direction in which the subject clearly stands from the reference."""
+        left, forward = (float(value) for value in self.ground[subject] - self.ground[reference])
+        along, across = max(abs(left), abs(forward)), min(abs(left), abs(forward))
+        if along < LEAST_ALONG + CLEAR or across > along - CLEAR:
+            return None
+        if abs(left) > abs(forward):
+            return RelationKind.LEFT_OF if left > 0 else RelationKind.RIGHT_OF
+        return RelationKind.BEHIND if forward > 0 else RelationKind.IN_FRONT_OF
 
     def resting(self) -> list[tuple[int, tuple[RelationKind, int]]]:
         """(object, (ON or IN, what it rests on)) of objects that do not stand on the table."""
