@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pcm_ros.evidence import Document, Estimate, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.evidence.reliability import calibration_error, reliability_plot
-from pcm_ros.sim.suites import HELD_OUT_PAIRS
+from pcm_ros.sim.objects import HELD_OUT_PAIRS
 from pcm_ros.sim.wording import reword
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig, build_grounder, build_vision

@@ -15,6 +15,18 @@ from pcm_ros.sim.shapes import WALL, Mesh
 from pcm_ros.sim.visual_mesh import visual_mesh
 
 KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
+HELD_OUT_PAIRS = (
+    ("orange", "mug"),
+    ("purple", "bowl"),
+    ("cyan", "block"),
+    ("pink", "mug"),
+    ("brown", "bowl"),
+    ("green", "can"),
+    ("white", "block"),
+    ("black", "bowl"),
+    ("yellow", "bottle"),
+)
+"""Colours and kinds that training leaves out together, in pictures and captions: they measure whether the two were learnt apart."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from pcm_ros.sim.appearance import COLORS, unseen_shade
 from pcm_ros.sim.episodes import Disturbance, Episode
 from pcm_ros.sim.feasibility import achievable, achievable_spots, direction, find, room_for_gripper, stands
-from pcm_ros.sim.objects import ObjectSpec
+from pcm_ros.sim.objects import HELD_OUT_PAIRS, ObjectSpec
 from pcm_ros.sim.relation_tasks import OTHER_KINDS, RelationTask, pick
 from pcm_ros.sim.variants import NAMES
 from pcm_ros.sim.wording import paraphrase, reword
@@ -48,18 +48,6 @@ class WordsTask(RelationTask):
 
 # ------------------------------------------------------------------------------------------------------------------------------- unseen
 
-HELD_OUT_PAIRS = (
-    ("orange", "mug"),
-    ("purple", "bowl"),
-    ("cyan", "block"),
-    ("pink", "mug"),
-    ("brown", "bowl"),
-    ("green", "can"),
-    ("white", "block"),
-    ("black", "bowl"),
-    ("yellow", "bottle"),
-)
-"""Colour and kind of things that are in no training picture and no training caption."""
 Range = tuple[float, float]
 UNSEEN_SIZES: dict[tuple[str, str], tuple[Range, ...]] = {
     ("mug", "faceted"): ((0.034, 0.044), (0.070, 0.105), (0.85, 1.0)),

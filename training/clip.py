@@ -23,10 +23,9 @@ from torch.nn import functional
 from pcm_ros.models.clip import build, normalise_crops, region_crop
 from pcm_ros.models.loading import load_safetensors
 from pcm_ros.sim.appearance import COLORS
-from pcm_ros.sim.objects import KINDS
+from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
-from training.render_scenes import HELD_OUT_PAIRS
 from training.segmenter import ALLOWED, Scenes, averaged, save
 
 LEAST_PIXELS = 60
@@ -123,17 +122,26 @@ def evaluate(model: torch.nn.Module, scenes: Scenes, tokenizer, size: int, count
     image, kind, colour = regions(rng, scenes, count, size, augment=False)
     features = torch.cat([model.encode_image(part, normalize=True) for part in image.split(256)])
     logits = (features @ model.encode_text(tokenizer(captions(rng)), normalize=True).T).numpy()
+    model.train()
+    return held_out_figures(logits, kind, colour)
+
+
+def held_out_figures(logits: np.ndarray, kind: np.ndarray, colour: np.ndarray) -> dict[str, float]:
+    """Shares of regions (N,) whose pair (of 96; trained and held-out ones apart), kind (of 8) and colour (of 12) is named right.
+
+    Args:
+        logits: (N, 116) of the regions for all `captions`.
+    """
     n, k = len(PAIRS), len(KINDS)
     pair = np.array([PAIRS.index((COLORS[c], KINDS[i])) for c, i in zip(colour, kind, strict=True)])
     held = np.array([PAIRS[p] in HELD_OUT_PAIRS for p in pair])
     right = logits[:, :n].argmax(1) == pair
-    model.train()
     return {
         "pair": float(right[~held].mean()),
         "held_out_pair": float(right[held].mean()),
         "kind": float((logits[:, n : n + k].argmax(1) == kind).mean()),
         "colour": float((logits[:, n + k :].argmax(1) == colour).mean()),
-        "n": count,
+        "n": len(kind),
     }
 
 

@@ -19,22 +19,8 @@ import pybullet
 
 from pcm_ros.sim.appearance import COLORS, load_texture, sample_light, sample_shade, texture_image
 from pcm_ros.sim.cameras import CameraSpec, render
-from pcm_ros.sim.objects import KINDS, ObjectSpec, data_path, sample_object, spawn
+from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS, ObjectSpec, data_path, sample_object, spawn
 
-# Colour + kind pairs that are in no training picture and no training caption: they measure whether the two were learnt apart.
-HELD_OUT_PAIRS = frozenset(
-    {
-        ("orange", "mug"),
-        ("purple", "bowl"),
-        ("cyan", "block"),
-        ("pink", "mug"),
-        ("brown", "bowl"),
-        ("green", "can"),
-        ("white", "block"),
-        ("black", "bowl"),
-        ("yellow", "bottle"),
-    }
-)
 WIDTH, HEIGHT = 320, 240
 VIEWS = 3
 MOST_OBJECTS = 9

@@ -21,10 +21,9 @@ from torch.nn import functional
 from pcm_ros.models.segmentation import STRIDE, VOTE_SCALE, SegmentationNetwork, normalise_image
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.sim.appearance import COLORS
-from pcm_ros.sim.objects import KINDS
+from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
-from training.render_scenes import HELD_OUT_PAIRS
 
 CROP_H, CROP_W = 192, 256
 ALLOWED = np.array([pair not in HELD_OUT_PAIRS for pair in PAIRS] + [True] * (len(KINDS) + len(COLORS)))

@@ -16,18 +16,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pcm_ros.models.image_tower import FEATURES, ImageTower, context_crop
 from pcm_ros.models.registry import WEIGHTS
-from pcm_ros.models.sentence import SentenceEncoder, sentence_encoder
+from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.models.tower_clip import Projections
-from pcm_ros.sim.appearance import COLORS
-from pcm_ros.sim.objects import KINDS
 from training.card import write_card
-from training.clip import LEAST_PIXELS, contrast
-from training.lexicon import PAIRS, captions
-from training.render_scenes import HELD_OUT_PAIRS
+from training.clip import LEAST_PIXELS, contrast, held_out_figures
+from training.lexicon import captions
 from training.segmenter import Scenes, averaged, save
 
 
@@ -67,49 +65,24 @@ def features_of(
 
 
 @torch.inference_mode()
-def sentences(encoder: SentenceEncoder, texts: list[str], step: int = 256) -> torch.Tensor:
-    """(K, 384) sentence vectors, those of `SentenceEncoder.encode` but for rounding, and faster: texts of like lengths go together."""
-    unique = sorted(set(texts), key=len)
-    found = {}
-    for start in range(0, len(unique), step):
-        part = unique[start : start + step]
-        tokens = encoder._tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        states = encoder._model(**tokens).last_hidden_state
-        shown = tokens["attention_mask"][..., None]
-        vectors = functional.normalize((states * shown).sum(1) / shown.sum(1), dim=1)
-        found.update(zip(part, vectors, strict=True))
-    return torch.stack([found[text] for text in texts])
-
-
-@torch.inference_mode()
 def evaluate(
     model: Projections, features: torch.Tensor, kind: np.ndarray, colour: np.ndarray, texts: torch.Tensor
 ) -> dict[str, float]:
-    """On held-out shades, meshes and pairs: which of 96 pairs, 8 kinds, 12 colours a region is."""
+    """`held_out_figures` of regions with held-out shades, meshes and pairs."""
     model.eval()
     logits = model.logits(features.float(), texts).numpy()
     model.train()
-    n, k = len(PAIRS), len(KINDS)
-    pair = np.array([PAIRS.index((COLORS[c], KINDS[i])) for c, i in zip(colour, kind, strict=True)])
-    held = np.array([PAIRS[p] in HELD_OUT_PAIRS for p in pair])
-    right = logits[:, :n].argmax(1) == pair
-    return {
-        "pair": float(right[~held].mean()),
-        "held_out_pair": float(right[held].mean()),
-        "kind": float((logits[:, n : n + k].argmax(1) == kind).mean()),
-        "colour": float((logits[:, n + k :].argmax(1) == colour).mean()),
-        "n": len(kind),
-    }
+    return held_out_figures(logits, kind, colour)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("training/data"))
     parser.add_argument("--out", type=Path, default=WEIGHTS / "pcm-clip-towers.safetensors")
-    parser.add_argument("--cache", type=Path, help="file of features, to be made or read: saves time when trying settings")
+    parser.add_argument("--cache", type=Path, help="safetensors file of features, to be made or read: saves time when trying settings")
     parser.add_argument("--regions", type=int, default=40_000)
     parser.add_argument("--wordings", type=int, default=150, help="random wordings of all captions")
-    parser.add_argument("--steps", type=int, default=600, help="more of them learn the training pairs by heart")
+    parser.add_argument("--steps", type=int, default=600, help="twice as many change little: 76 %% instead of 75 %% of the held-out pairs")
     parser.add_argument("--decay", type=float, default=0.05, help="weight decay")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -119,7 +92,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng([options.seed, 11])
     if options.cache and options.cache.exists():
-        data = torch.load(options.cache, weights_only=True)
+        data = load_file(options.cache)
     else:
         tower, encoder = ImageTower(WEIGHTS / "efficientnet-lite0.safetensors"), sentence_encoder()
         scenes, held_out = Scenes(options.data, "train"), Scenes(options.data, "test")
@@ -128,9 +101,9 @@ def main() -> None:
             features, kinds, colours = features_of(part, tower, count, rng, augment=name == "train")
             data |= {name: features, f"{name}_kind": torch.from_numpy(kinds), f"{name}_colour": torch.from_numpy(colours)}
         worded = [text for _ in range(options.wordings) for text in captions(rng)]
-        data["texts"] = sentences(encoder, worded).view(options.wordings, -1, 384)
+        data["texts"] = encoder.encode_together(worded).view(options.wordings, -1, 384)
         if options.cache:
-            torch.save(data, options.cache)
+            save_file(data, options.cache)
     features, kind, colour = data["train"], data["train_kind"].numpy(), data["train_colour"].numpy()
     test = (data["test"], data["test_kind"].numpy(), data["test_colour"].numpy(), data["texts"][0])
     assert features.shape[1] == FEATURES

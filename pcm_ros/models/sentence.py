@@ -50,6 +50,19 @@ class SentenceEncoder:
                 self._cache[text] = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
         return torch.stack([self._cache[text] for text in texts])
 
+    @torch.inference_mode()
+    def encode_together(self, texts: Sequence[str], step: int = 256) -> torch.Tensor:
+        """(N, 384) unit vectors, those of `encode` but for rounding, and faster: for training, on thousands of texts."""
+        unique = sorted(set(texts), key=len)
+        found: dict[str, torch.Tensor] = {}
+        for start in range(0, len(unique), step):
+            part = unique[start : start + step]
+            tokens = self._tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
+            shown = tokens["attention_mask"][..., None]
+            total = (self._model(**tokens).last_hidden_state * shown).sum(dim=1)
+            found.update(zip(part, torch.nn.functional.normalize(total / shown.sum(dim=1), dim=1), strict=True))
+        return torch.stack([found[text] for text in texts])
+
 
 _loading = threading.Lock()  # views ask for it side by side, and functools.cache lets all of them in
 

@@ -55,7 +55,6 @@ class GeneratorNode(Node):
             self._grounder = assembly.build_grounder(self._config.grounders, self._vision)
         except (ModelUnavailable, ValueError) as error:
             raise ConfigurationError(str(error)) from error
-        self._build_perception = assembly.build_perception
         self._generator_config = assembly.build_generator(self._config).config
         self._views = ViewBuffer(self, self.value("cameras"))
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
@@ -99,7 +98,7 @@ class GeneratorNode(Node):
                 )
             limits = conversions.limits_from_message(request.limits)
             if limits not in self._perceptions:
-                self._perceptions[limits] = self._build_perception(limits, self._config, self._vision, self._grounder)
+                self._perceptions[limits] = assembly.build_perception(limits, self._config, self._vision, self._grounder)
             timeout = self.value("view_timeout")
             views = tuple(
                 self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self.stopping.is_set)

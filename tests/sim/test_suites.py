@@ -12,15 +12,15 @@ from pcm_ros.sim.benchmark_tasks import can_go_into, get_task
 from pcm_ros.sim.episodes import Disturbance, Episode
 from pcm_ros.sim.feasibility import find, room_for_gripper, stands
 from pcm_ros.sim.impossible import REFUSALS
-from pcm_ros.sim.objects import KINDS, ObjectSpec, sample_object
-from pcm_ros.sim.suites import HELD_OUT_PAIRS, UNSEEN_SIZES, sample_unseen
+from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS, ObjectSpec, sample_object
+from pcm_ros.sim.suites import UNSEEN_SIZES, sample_unseen
 from pcm_ros.sim.wording import COLOR_SYNONYMS, KIND_SYNONYMS, SENTENCES
 from pcm_ros.sim.world import PANDA_LIMITS, Placement
 from pcm_ros.tasks.manipulation.goal import RelationKind
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.policy import Outcome
 from training.lexicon import COLOR_WORDS, HELD_OUT_COLOR_WORDS, HELD_OUT_KIND_WORDS, KIND_WORDS
-from training.render_scenes import HELD_OUT_PAIRS as PAIRS_KEPT_OUT_OF_TRAINING
+from training.render_scenes import sample_specs
 
 
 def episodes(name: str, count: int, stream: int = 7) -> list[Episode]:
@@ -85,7 +85,9 @@ def test_no_word_could_mean_another_object() -> None:
 
 
 def test_pairs_that_training_left_out() -> None:
-    assert set(HELD_OUT_PAIRS) == set(PAIRS_KEPT_OUT_OF_TRAINING)
+    """No training scene has one of them; the suite has them in most."""
+    drawn = [(s.shade.name, s.kind) for seed in range(60) for s in sample_specs(np.random.default_rng(seed), "train")]
+    assert len(drawn) > 150 and not set(drawn) & set(HELD_OUT_PAIRS)
     found = episodes("unseen", 60)
     assert np.mean([bool(episode.notes["held_out_pair"]) for episode in found]) > 0.5
     variants = Counter((p.spec.kind, p.spec.variant) for episode in found for p in episode.placements)

@@ -132,7 +132,7 @@ def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
 def uncalibrated_experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
     """The experts of these names with the log-odds that they were trained to give. Raises ModelUnavailable."""
     experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
-    return [Compositional(expert, COLOR_WORDS) for expert in experts]
+    return [Compositional(expert, (*COLOR_WORDS, "grey")) for expert in experts]
 
 
 def ensemble_name(names: Sequence[str]) -> str:
@@ -151,7 +151,7 @@ def build_goal_picture_reader(limits: WorkcellLimits, config: ManipulationConfig
     """What reads goals from pictures, for `ManipulationPolicy.run`."""
     vision = vision or build_vision()
     grounder = build_grounder(config.grounders, vision)
-    return GoalPictureReader(Perception(vision, limits, grounder=grounder, vocabulary=VOCABULARY), grounder, VOCABULARY)
+    return GoalPictureReader(build_perception(limits, config, vision, grounder), grounder, VOCABULARY)
 
 
 def build_relation_scorer(
