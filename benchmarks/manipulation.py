@@ -109,9 +109,9 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         recorder.close()
     assert finished is not None
     happened = prepared.disturbed.happened
-    verdict = prepared.workcell.judge_all()
+    truth = verdict = prepared.workcell.judge_all()
     if episode.refusal:
-        verdict = right_refusal(episode.refusal, finished, witness.displaced())
+        verdict = refused_or_done(episode.refusal, finished, witness.displaced(), truth)
     failure = "" if verdict else classify(episode, witness.course(happened), prepared.workcell.limits)
     return {
         "instruction": episode.instruction,
@@ -129,7 +129,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         "plan_seconds": plan_seconds,
         "wall_seconds": time.perf_counter() - begun,
         **({"disturbance": happened, "disturbance_happened": bool(happened)} if episode.disturbance else {}),
-        **({"refusal": episode.refusal} if episode.refusal else {}),
+        **({"refusal": episode.refusal, "accomplished": accomplished(finished, truth)} if episode.refusal else {}),
         **{f"note_{name}": value for name, value in episode.notes.items()},
         **({"clip": str(recorder.path.resolve())} if recorder is not None else {}),
     }
@@ -148,17 +148,29 @@ def _run(prepared: _Prepared, episode: Episode, seed: int) -> Iterator[Event]:
     yield from prepared.policy.run(goal, seed=seed)
 
 
-def right_refusal(refusal: str, finished: Finished, displaced: int) -> Verdict:
-    """Whether a run ended as it should where nothing can be done: the right reason, and no more than one object touched.
+def refused_or_done(refusal: str, finished: Finished, displaced: int, truth: Verdict) -> Verdict:
+    """Whether a run ended as it should where what is asked should not be possible.
+
+    Right is the refusal with the right reason, no more than one object having been touched; or the deed itself, when the robot says that
+    it is done and physics truth says so too: who balances a can on a duck's head and sees it stand there has not answered wrongly.
 
     Args:
         refusal: name of the right Outcome. displaced: number of objects that are not where they were.
+        truth: whether all relations of the episode hold in the end.
     """
+    if accomplished(finished, truth):
+        return Verdict(True)
     if finished.outcome.name != refusal:
-        return Verdict(False, f"the right answer is {refusal}, not {finished.outcome.name}")
+        untrue = f" ({truth.reason})" if finished.success else ""
+        return Verdict(False, f"the right answer is {refusal}, not {finished.outcome.name}{untrue}")
     if finished.actions > 1 or displaced > finished.actions:
         return Verdict(False, f"refused, but only after {finished.actions} actions; {displaced} objects are not where they were")
     return Verdict(True)
+
+
+def accomplished(finished: Finished, truth: Verdict) -> bool:
+    """Whether the robot says that it is done, and physics truth says so too."""
+    return finished.success and bool(truth)
 
 
 _SPLIT = ("refusal_reason", "disturbance", "relations")  # notes of few values, each of which gets its own result
@@ -168,7 +180,8 @@ _MOST_VALUES = 10
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """success, also by the notes of the episodes; what the robot itself said; why episodes failed; planning seconds per step.
 
-    `failures.NAME` are counts, without an interval; perception is included in the planning seconds.
+    `failures.NAME` are counts, without an interval; perception is included in the planning seconds. `accomplished`: share of the episodes
+    to be refused in which the robot did what is asked all the same.
     """
     results = {"success": rate([bool(record.get("success", False)) for record in records])}
     good = [record for record in records if "error" not in record]
@@ -177,6 +190,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         # success that the robot saw too: an episode may end well by truth while the robot gives up
         results["success_and_known"] = rate([bool(r["success"]) and (r["outcome"] == "SUCCESS" or "refusal" in r) for r in good])
         results |= _by_note(good)
+        if refusable := [record for record in good if "accomplished" in record]:
+            results["accomplished"] = rate([bool(record["accomplished"]) for record in refusable])
         if any("disturbance_happened" in record for record in good):
             results["disturbance_happened"] = rate([bool(record.get("disturbance_happened")) for record in good])
             results["success.disturbance_happened"] = rate([bool(r["success"]) for r in good if r.get("disturbance_happened")])
@@ -233,7 +248,7 @@ def bench(
 ) -> Document:
     """Run `episodes` episodes of a suite with the seeds seed, seed + 1, ...
 
-    An episode succeeds if all its relations hold in the end; one with a `refusal` if that is the outcome (see `right_refusal`).
+    An episode succeeds if all its relations hold in the end; one with a `refusal` as `refused_or_done` says.
 
     Raises:
         ValueError: an argument out of its range; the message names it.

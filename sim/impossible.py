@@ -63,6 +63,9 @@ Asked = tuple[list[ObjectSpec], tuple[Relation, ...], str]  # objects, relations
 class ImpossibleTask:
     """What is asked cannot be done, or is not there, or means nothing.
 
+    Right is the refusal that the reason calls for. Physics has the last word though: where the robot does it nonetheless (a can balanced on
+    a duck's head) and says so, and all relations of the episode then hold by truth, that is right too.
+
     Notes: `refusal_reason`, one of REFUSALS. The scene has 3 to 5 objects, no two of the same colour and kind.
     """
 

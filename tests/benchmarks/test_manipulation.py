@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pcm_ros.benchmarks.commands import app
-from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, right_refusal, summarise
-from pcm_ros.sim.benchmark_tasks import get_task, task_names
+from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, refused_or_done, summarise
+from pcm_ros.sim.benchmark_tasks import ImpossibleTask, get_task, task_names
+from pcm_ros.sim.feasibility import find
+from pcm_ros.sim.judge import Judge, Verdict
 from pcm_ros.sim.workcell import SimWorkcell
-from pcm_ros.sim.world import WorldConfig, cameras
+from pcm_ros.sim.world import World, WorldConfig, cameras
 from pcm_ros.tasks.manipulation.policy import Finished, Outcome
 
 QUICK = ["--scorers", "segmenter", "--candidates", "48", "--iterations", "2", "--views", "2"]
@@ -136,16 +139,49 @@ def test_help_lists_the_registered_suites() -> None:
         assert all(output.count(name) >= 1 for name in task_names())
 
 
-def test_a_refusal_is_right_by_its_reason_and_by_what_was_left_alone() -> None:
-    def ended(outcome: Outcome, actions: int) -> Finished:
-        return Finished(outcome, "", actions, ())
+UNTRUE = Verdict(False, "not true: red can on blue duck")
 
-    assert right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 0), 0)
-    assert right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 1)
-    assert "not SUCCESS" in right_refusal("IMPOSSIBLE", ended(Outcome.SUCCESS, 0), 0).reason
-    assert not right_refusal("OBJECT_NOT_FOUND", ended(Outcome.IMPOSSIBLE, 0), 0)
-    assert not right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 2), 1)
-    assert not right_refusal("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 2)
+
+def ended(outcome: Outcome, actions: int) -> Finished:
+    return Finished(outcome, "", actions, ())
+
+
+def test_a_refusal_is_right_by_its_reason_and_by_what_was_left_alone() -> None:
+    assert refused_or_done("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 0), 0, UNTRUE)
+    assert refused_or_done("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 1, UNTRUE)
+    claimed = refused_or_done("IMPOSSIBLE", ended(Outcome.SUCCESS, 0), 0, UNTRUE)
+    assert not claimed and "not SUCCESS (not true: red can on blue duck)" in claimed.reason
+    assert not refused_or_done("OBJECT_NOT_FOUND", ended(Outcome.IMPOSSIBLE, 0), 0, UNTRUE)
+    assert not refused_or_done("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 2), 1, UNTRUE)
+    assert not refused_or_done("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 1), 2, UNTRUE)
+
+
+def test_what_was_done_though_it_should_be_impossible_is_right_if_the_robot_knows_it() -> None:
+    assert refused_or_done("IMPOSSIBLE", ended(Outcome.SUCCESS, 3), 2, Verdict(True))
+    assert not refused_or_done("IMPOSSIBLE", ended(Outcome.NOT_REACHED, 3), 2, Verdict(True)), "it stands there, but the robot gave up"
+    assert not refused_or_done("IMPOSSIBLE", ended(Outcome.IMPOSSIBLE, 2), 1, Verdict(True)), "it stands there, and the robot denies it"
+
+
+def test_physics_says_whether_a_thing_stands_where_nothing_should() -> None:
+    """An episode of the suite, and the same with the block balanced on the bottle by hand."""
+    task = ImpossibleTask(reasons=("nothing_stands_on_it",))
+    for seed in range(999):
+        episode = task.sample(np.random.default_rng([seed, 0]))
+        (relation,) = episode.relations
+        upper, lower = (find(episode.placements, phrase) for phrase in relation.phrases)
+        if (episode.placements[upper].spec.kind, episode.placements[lower].spec.kind) == ("block", "bottle"):
+            break
+    world = World(WorldConfig(cameras=cameras(1, 64, 48), vary_appearance=False))
+    success = ended(Outcome.SUCCESS, 1)
+    world.reset(episode.placements, seed)
+    assert not refused_or_done(episode.refusal, success, 1, Judge(world).relation(relation))
+    host = episode.placements[lower]
+    balanced = list(episode.placements)
+    balanced[upper] = replace(balanced[upper], xy=host.xy, above=host.spec.height + 0.001)
+    world.reset(tuple(balanced), seed)
+    truth = Judge(world).relation(relation)
+    assert refused_or_done(episode.refusal, success, 1, truth), truth.reason
+    world.close()
 
 
 def test_a_refused_episode_is_recorded_by_its_reason(tmp_path: Path) -> None:
@@ -164,6 +200,7 @@ def test_a_refused_episode_is_recorded_by_its_reason(tmp_path: Path) -> None:
     (record,) = data["records"]
     assert (record["outcome"], record["refusal"], record["success"], record["failure"]) == ("INVALID_INSTRUCTION",) * 2 + (True, "")
     assert data["results"]["success.refusal_reason.no_meaning"]["value"] == 1
+    assert (record["accomplished"], data["results"]["accomplished"]["value"]) == (False, 0), "a sentence without relations has no truth"
 
 
 def test_results_by_note_and_failures_are_counted() -> None:
