@@ -57,6 +57,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) or ManipulationConfig.grounders
 
 
+def _views(count: int | None, cameras: str) -> int | tuple[str, ...]:
+    """ValueError if both are said."""
+    if count is not None and cameras:
+        raise ValueError(f"--views {count} and --cameras {cameras} exclude each other: say how many, or say which")
+    return tuple(name.strip() for name in cameras.split(",")) if cameras else count or 5
+
+
 def _fail(error: Exception) -> None:
     typer.echo(f"error: {error}", err=True)
     raise typer.Exit(2)
@@ -69,7 +76,10 @@ def manipulation(
     suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
     episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
-    views: Annotated[int, typer.Option(min=1, max=5, help="Camera views that perceive and judge.")] = 5,
+    views: Annotated[int | None, typer.Option(min=1, max=5, help="Number of camera views that perceive and judge. Default: 5")] = None,
+    cameras: Annotated[
+        str, typer.Option(help="Instead of --views: names of cameras, separated by commas: front, left, right, back, top")
+    ] = "",
     scorers: Annotated[
         str, typer.Option(help="Vision-language experts, separated by commas, see `pcm models`; empty: the default ensemble")
     ] = "",
@@ -96,7 +106,7 @@ def manipulation(
             episodes,
             seed,
             path,
-            views=views,
+            views=_views(views, cameras),
             grounders=_names(scorers),
             segmenter=segmenter,
             candidates=candidates,

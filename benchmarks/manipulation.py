@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pcm_ros.benchmarks.failures import CLASSES, Witness, classify
+from pcm_ros.consensus import Iteration
 from pcm_ros.evidence import Document, Estimate, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.sim.disturbance import DisturbedWorkcell
@@ -27,6 +28,7 @@ from pcm_ros.tasks.manipulation.goal import Goal
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
 from pcm_ros.tasks.manipulation.policy import Chosen, Event, Executed, Finished, Observed, Outcome, Planning
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
+from pcm_ros.tasks.manipulation.vision import Segmenter
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
 # The order in which views are given up when there shall be fewer.
@@ -52,32 +54,61 @@ class FewerViews:
         return self._workcell.execute(action, should_stop)
 
 
-class _Prepared:
-    """What a worker makes once: the simulator and the policy on it."""
+def chosen_views(views: int | Sequence[str]) -> tuple[str, ...]:
+    """The names of the first `views` of VIEW_ORDER, or of the given ones, in that order. ValueError: an argument out of its range."""
+    if isinstance(views, int):
+        if not 1 <= views <= len(VIEW_ORDER):
+            raise ValueError(f"views is {views}; allowed: 1..{len(VIEW_ORDER)} ({', '.join(VIEW_ORDER)} in this order)")
+        return VIEW_ORDER[:views]
+    if not views or set(views) - set(VIEW_ORDER):
+        raise ValueError(f"cameras are '{', '.join(views)}'; allowed: one or more of {', '.join(VIEW_ORDER)}")
+    return tuple(name for name in VIEW_ORDER if name in views)
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.workcell = SimWorkcell(config["suite"])
-        self.disturbed = DisturbedWorkcell(self.workcell)
-        views = VIEW_ORDER[: config["views"]]
-        segmenter = None
-        if config["segmenter"] == "noise":
-            from pcm_ros.benchmarks.segmenter_noise import NoiseSegmenter
 
-            segmenter = NoiseSegmenter(embedded_segmenter())
-        settings = ManipulationConfig(
-            grounders=tuple(config["grounders"]),
-            proposals=config["candidates"],
-            iterations=config["iterations"],
-            aggregate=config["aggregate"],
-            normalise=config["normalise"],
-        )
+class Prepared:
+    """What episodes are run with: the simulator and the policy on it.
+
+    Args:
+        views: names of the cameras. settings: of the policy. segmenter: another one than the embedded one. clips: folder of the videos.
+    """
+
+    def __init__(
+        self,
+        workcell: SimWorkcell,
+        views: Sequence[str],
+        settings: ManipulationConfig,
+        segmenter: Segmenter | None = None,
+        clips: Path | None = None,
+    ) -> None:
+        self.workcell, self.clips = workcell, clips
+        self.disturbed = DisturbedWorkcell(workcell)
         self.policy = build_policy(FewerViews(self.disturbed, views), views, settings, segmenter)
-        self.pictures = build_goal_picture_reader(self.workcell.limits, settings, build_vision(segmenter))
-        self.clips = Path(config["clips"]) if config["clips"] else None
+        self.pictures = build_goal_picture_reader(workcell.limits, settings, build_vision(segmenter))
 
 
-def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
-    """One episode of the given seed; the record of it."""
+def _prepare(config: Mapping[str, Any]) -> Prepared:
+    segmenter = None
+    if config["segmenter"] == "noise":
+        from pcm_ros.benchmarks.segmenter_noise import NoiseSegmenter
+
+        segmenter = NoiseSegmenter(embedded_segmenter())
+    settings = ManipulationConfig(
+        grounders=tuple(config["grounders"]),
+        proposals=config["candidates"],
+        iterations=config["iterations"],
+        aggregate=config["aggregate"],
+        normalise=config["normalise"],
+    )
+    clips = Path(config["clips"]) if config["clips"] else None
+    return Prepared(SimWorkcell(config["suite"]), chosen_views(config["views"]), settings, segmenter, clips)
+
+
+def run_episode(item: int, prepared: Prepared) -> dict[str, Any]:
+    """One episode of the given seed; the record of it.
+
+    `first_...` is of the first planning step: how many iterations it took, and the total energy of the proposal that came out of it (null
+    in the JSON if it was not feasible). Scene and context are then the same whatever the optimiser is.
+    """
     episode = prepared.workcell.reset(item)
     witness = Witness(prepared.workcell)
     recorder = EpisodeRecorder(prepared.clips / f"{item}.mp4", episode.instruction) if prepared.clips else None
@@ -85,6 +116,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     perceived: list[int] = []
     actions: list[list[float]] = []
     iterations = 0
+    first: Iteration | None = None  # the last one of the first planning step
     finished: Finished | None = None
     started, begun = time.perf_counter(), time.perf_counter()
     for event in _run(prepared, episode, item):
@@ -97,6 +129,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
             perceived.append(len(event.scene.objects))
         elif isinstance(event, Planning):
             iterations += 1
+            first = event.iteration if first is None or not first.stopped else first
         elif isinstance(event, Chosen):
             plan_seconds.append(time.perf_counter() - started)
             action = event.action
@@ -123,6 +156,9 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
         "actions": actions,
         "action_count": finished.actions,
         "iterations": iterations,
+        "first_iterations": first.index + 1 if first else 0,
+        "first_energy": first.leader_energy if first else None,
+        "first_feasible": first is not None and math.isfinite(first.leader_energy),
         "objects": len(episode.placements),
         "perceived": perceived,
         "degraded": list(finished.degraded),
@@ -135,7 +171,7 @@ def run_episode(item: int, prepared: _Prepared) -> dict[str, Any]:
     }
 
 
-def _run(prepared: _Prepared, episode: Episode, seed: int) -> Iterator[Event]:
+def _run(prepared: Prepared, episode: Episode, seed: int) -> Iterator[Event]:
     """The policy's events; a picture from which no goal can be read ends the run as a sentence would that is not understood."""
     picture = prepared.workcell.picture
     goal: str | Goal = episode.instruction
@@ -234,7 +270,7 @@ def bench(
     seed: int,
     json_path: Path,
     *,
-    views: int = 5,
+    views: int | Sequence[str] = 5,
     grounders: Sequence[str] = ManipulationConfig.grounders,
     segmenter: str = "embedded",
     candidates: int = ManipulationConfig.proposals,
@@ -250,17 +286,19 @@ def bench(
 
     An episode succeeds if all its relations hold in the end; one with a `refusal` as `refused_or_done` says.
 
+    Args:
+        views: how many of VIEW_ORDER, or the names of some of them.
+
     Raises:
         ValueError: an argument out of its range; the message names it.
     """
-    if not 1 <= views <= len(VIEW_ORDER):
-        raise ValueError(f"views is {views}; allowed: 1..{len(VIEW_ORDER)} ({', '.join(VIEW_ORDER)} in this order)")
+    names = chosen_views(views)
     if segmenter not in ("embedded", "noise"):
         raise ValueError(f"segmenter is '{segmenter}'; allowed: embedded, noise")
     config = {
         "suite": suite,
         "seed": seed,
-        "views": views,
+        "views": len(names) if names == VIEW_ORDER[: len(names)] else list(names),
         "grounders": list(grounders),
         "segmenter": segmenter,
         "candidates": candidates,
@@ -277,7 +315,7 @@ def bench(
         run_episode,
         summarise,
         json_path,
-        prepare=_Prepared,
+        prepare=_prepare,
         jobs=jobs,
         ray_address=ray_address,
         headline=headline,

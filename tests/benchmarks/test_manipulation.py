@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pcm_ros.benchmarks.commands import app
-from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, refused_or_done, summarise
+from pcm_ros.benchmarks.manipulation import VIEW_ORDER, FewerViews, bench, chosen_views, refused_or_done, summarise
 from pcm_ros.sim.benchmark_tasks import ImpossibleTask, get_task, task_names
 from pcm_ros.sim.feasibility import find
 from pcm_ros.sim.judge import Judge, Verdict
@@ -51,6 +51,7 @@ def test_the_json(written: Path) -> None:
     assert record["instruction"]
     assert record["action_count"] == len(record["actions"])
     assert len(record["plan_seconds"]) >= len(record["actions"])
+    assert record["first_iterations"] <= 2 and record["first_feasible"] == (record["first_energy"] is not None)
     assert all(len(action) == 9 for action in record["actions"])
     assert {"note_same_color", "note_same_kind", "outcome", "message", "perceived", "objects", "degraded"} <= set(record)
 
@@ -97,6 +98,8 @@ def test_noise_in_the_place_of_the_segmenter(tmp_path: Path) -> None:
     ("arguments", "word"),
     [
         (["--views", "6"], "views"),
+        (["--cameras", "front,side"], "front, left, right, back, top"),
+        (["--cameras", "front", "--views", "1"], "exclude each other"),
         (["--segmenter", "guess"], "allowed: embedded, noise"),
         (["--suite", "relations-99"], "relations-99"),
         (["--scorers", "clip-of-dreams"], "clip-of-dreams"),
@@ -122,6 +125,16 @@ def test_fewer_views() -> None:
         names = [view.name for view in FewerViews(cell, VIEW_ORDER[:count]).observe().views]
         assert sorted(names) == sorted(VIEW_ORDER[:count])
     cell.close()
+
+
+def test_cameras_by_name(tmp_path: Path) -> None:
+    """In the order of VIEW_ORDER whatever the order in which they are named; a run can be compared with one of --views."""
+    path = tmp_path / "top.json"
+    arguments = ["--suite", "impossible", "--episodes", "1", "--seed", "0", "--scorers", "segmenter", "--candidates", "8"]
+    result = CliRunner().invoke(app, ["manipulation", *arguments, "--cameras", "top, left", "--json", str(path)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text())["config"]["views"] == ["left", "top"]
+    assert chosen_views(("right", "front", "left")) == chosen_views(3) == ("front", "left", "right")
 
 
 def test_an_episode_that_raised_counts_as_failed() -> None:
