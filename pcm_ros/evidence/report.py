@@ -24,6 +24,7 @@ def write_report(
     clip_limit: int = 12,
     clip_bytes: int = 30_000_000,
     figures: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {},
+    together: Sequence[str] = (),
 ) -> None:
     """Draw the page.
 
@@ -37,6 +38,7 @@ def write_report(
         json_path: what `run_bench` wrote. html_path: where the page goes.
         clip_limit, clip_bytes: how many clips, and how many bytes of clips together, are embedded at most.
         figures: draws further pictures from the records: title -> data URI.
+        together: results whose names end with the same one of these share a plot (".difference"); others that are no rates get one each.
 
     Raises:
         ValueError: the JSON is not that of a bench.
@@ -45,14 +47,16 @@ def write_report(
 
     document = Document.load(Path(json_path))
     clips, left_out = _clips(document.records, Path(json_path).parent, clip_limit, clip_bytes)
-    rates = {name: e for name, e in document.results.items() if 0 <= e.value <= 1 and e.low >= 0 and e.high <= 1}
-    others = {name: e for name, e in document.results.items() if name not in rates and math.isfinite(e.low)}
+    alike = [{name: e for name, e in document.results.items() if name.endswith(ending)} for ending in together]
+    single = {name: e for name, e in document.results.items() if not any(name in group for group in alike)}
+    rates = {name: e for name, e in single.items() if 0 <= e.value <= 1 and e.low >= 0 and e.high <= 1}
+    alike += [{name: e} for name, e in single.items() if name not in rates and math.isfinite(e.low)]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = _shown
     page = environment.from_string(template).render(
         document=document,
-        plots=[plot for plot in (_intervals(rates, (0, 1)), *(_intervals({n: e}, None) for n, e in others.items())) if plot],
+        plots=[plot for plot in (_intervals(rates, (0, 1)), *(_intervals(group, None) for group in alike)) if plot],
         figures=figures(document.records),
         histograms=_histograms(document.records),
         columns=_columns(document.records),

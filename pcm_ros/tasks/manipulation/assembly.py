@@ -52,6 +52,7 @@ class ManipulationConfig:
         normalise, aggregate: of the ensemble (see Ensemble).
         quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
         gain: nats by which the best proposal must get better for the iterations to go on, >= 0; 0: however little.
+        all_iterations: whether all of them are made, whatever the agreement and the gain: for comparisons at equal compute.
         finalists: proposals that the last, dear stage sees in each iteration.
         last_stage: names of its scorers: "twin" (physics), "appearance" (vision-language experts on predicted views); none: the cheap ones
             decide alone.
@@ -75,6 +76,7 @@ class ManipulationConfig:
     quorum: float = 0.6
     timeout: float = 20.0
     gain: float = 0.05
+    all_iterations: bool = False
     finalists: int = 8
     last_stage: tuple[str, ...] = ("twin",)
     pictured: int = 2
@@ -225,8 +227,8 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
     strategy = CrossEntropy(config.elite_fraction, config.smoothing, config.minimum_std, periods=(0.0, 0.0, 2 * math.pi))  # x, y, yaw
     stop = Stop(
         max_iterations=config.iterations,
-        agreement=config.agreement,
-        patience=1 if config.gain > 0 else None,
+        agreement=None if config.all_iterations else config.agreement,
+        patience=1 if config.gain > 0 and not config.all_iterations else None,
         tolerance=config.gain,
         min_iterations=min(3, config.iterations),
     )
