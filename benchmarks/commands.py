@@ -35,14 +35,28 @@ class ListsSuites(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def _finish(path: Path, figures: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {}) -> None:
+class ListsAxes(ListsSuites):
+    """Its help says in a line each what the axes of an ablation are."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from pcm_ros.benchmarks.ablation import AXES
+
+        lines = [f"{name}: {axis.description}" for name, axis in AXES.items()]
+        examples = (self.epilog or "").split("\n\n")[-2:]
+        self.epilog = "\n\n".join(["Axes:", *lines, *examples])
+        super().format_help(ctx, formatter)
+
+
+def _finish(
+    path: Path, figures: Callable[[Sequence[Record]], Mapping[str, str]] = lambda records: {}, together: Sequence[str] = ()
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from pcm_ros.evidence import Document, write_report
 
     document = Document.load(path)
-    write_report(path, path.with_suffix(".html"), figures=figures)
+    write_report(path, path.with_suffix(".html"), figures=figures, together=together)
     table = Table("result", "value", "95 % interval", "n", title=document.name)
     for name, estimate in document.results.items():
         table.add_row(name, f"{estimate.value:.4g}", _interval(estimate), str(estimate.n))
@@ -121,6 +135,33 @@ def manipulation(
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command(
+    cls=ListsAxes,
+    epilog="Example: pcm bench ablation --suite clutter --episodes 50 --seed 43000 --axes experts,views --jobs 2 --json runs/ablation.json"
+    "\n\nOptimiser alone: pcm bench ablation --axes iterations --episodes 50 --jobs 2 --json runs/iterations.json",
+)
+def ablation(
+    suite: Annotated[str, typer.Option(help="A registered task:")] = "clutter",
+    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Episodes of each variant, the same for all.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 43000,
+    axes: Annotated[str, typer.Option(help="What is varied, separated by commas; empty: all axes (see below).")] = "",
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the episodes on.")] = None,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """The same episodes under variants of the configuration: each variant against the default, paired, with an exact test."""
+    from pcm_ros.benchmarks.ablation import AXES, SHARED_PLOTS, bench, figures
+
+    path = json or Path("runs/ablation.json")
+    chosen = tuple(name.strip() for name in axes.split(",") if name.strip()) or tuple(AXES)
+    try:
+        document = bench(path, suite=suite, episodes=episodes, seed=seed, axes=chosen, jobs=jobs, ray_address=ray, fresh=fresh)
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path, lambda records: figures(document.config["axes"], records), SHARED_PLOTS)
 
 
 @app.command("world-model", epilog="Example: pcm bench world-model --candidates 256 --views 5")
