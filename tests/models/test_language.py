@@ -1,0 +1,230 @@
+"""Language models made on disk with random weights, loaded by the code that loads the real ones."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcm_ros.models.language import LanguageModel, load_causal
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
+from pcm_ros.models.torchvision_shim import prepare_torchvision
+
+WORDS = "the cat sat on a mat with 12 eggs and 7 more = << >> #### * + - / . ? Question: Answer:"
+
+
+def _tokenizer(folder: Path) -> int:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([WORDS], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def _make(kind: str, folder: Path) -> Path:
+    prepare_torchvision()
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(3)
+    size = _tokenizer(folder)
+    common = {"vocab_size": size, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0}
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **common))
+    elif kind == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**shape, **common, max_position_embeddings=256))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape, **common, max_position_embeddings=256, initializer_range=0.4))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def of(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = _make(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def llama(folder: Callable[[str], Path]) -> LanguageModel:
+    return LanguageModel(folder("llama"), dtype=torch.float32)
+
+
+def _whole(folder: Path, tokens: list[int]) -> Tensor:
+    """(T, V) log-probabilities by transformers' own attention, without any cache."""
+    reference, _ = load_causal(folder, torch.float32, "eager")
+    with torch.inference_mode():
+        return torch.log_softmax(reference(input_ids=torch.tensor([tokens])).logits[0].float(), dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_branches_of_different_lengths_are_those_of_reading_each_text_alone(folder: Callable[[str], Path], kind: str) -> None:
+    model = LanguageModel(folder(kind), dtype=torch.float32)
+    texts = [model.encode("the cat sat on a mat"), model.encode("12 eggs"), model.encode("a")]
+    branches = model.read(texts)
+    for row, text in enumerate(texts):
+        assert torch.allclose(torch.log_softmax(branches.logits[row], -1), _whole(folder(kind), text)[-1], atol=1e-4)
+    more = [model.encode(" and 7 more"), model.encode(" = 12 * 7 + 7 eggs and more"), model.encode("t")]
+    fed, likelihoods = model.feed(branches, [1, 1, 0], more)
+    for row, (parent, text) in enumerate(zip([1, 1, 0], more, strict=True)):
+        expected = _whole(folder(kind), texts[parent] + text)
+        assert torch.allclose(torch.log_softmax(fed.logits[row], -1), expected[-1], atol=1e-4)
+        own = expected[len(texts[parent]) - 1 : -1].gather(1, torch.tensor(text)[:, None]).squeeze(1)
+        assert likelihoods[row] == pytest.approx(own.tolist(), abs=1e-4)
+
+
+def test_writing_is_what_the_model_says_token_by_token(folder: Callable[[str], Path], llama: LanguageModel) -> None:
+    texts = [llama.encode("the cat sat"), llama.encode("on a mat with 12 eggs and 7 more")]
+    branches = llama.read(texts)
+    grown = llama.write(branches, [0, 1, 0, 1, 0], [0, 0, 1.0, 1.0, 1.0], 30, torch.Generator().manual_seed(5))
+    assert len(grown.branches) == 5
+    for row, parent in enumerate([0, 1, 0, 1, 0]):
+        text = texts[parent] + list(grown.tokens[row])
+        expected = _whole(folder("llama"), text)
+        assert torch.allclose(torch.log_softmax(grown.branches.logits[row], -1), expected[-1], atol=1e-4)
+        assert int(grown.branches.lengths[row]) == len(text)
+        own = expected[len(texts[parent]) - 1 : -1].gather(1, torch.tensor(grown.tokens[row])[:, None]).squeeze(1)
+        assert grown.log_likelihoods[row] == pytest.approx(own.tolist(), abs=1e-4)
+        if row < 2:  # temperature 0
+            assert list(grown.tokens[row]) == expected[len(texts[parent]) - 1 : -1].argmax(dim=1).tolist()
+    again = llama.write(branches, [0, 1, 0, 1, 0], [0, 0, 1.0, 1.0, 1.0], 30, torch.Generator().manual_seed(5))
+    assert again.tokens == grown.tokens
+    assert len({grown.tokens[row] for row in (0, 2, 4)}) > 1
+
+
+def test_a_line_ends_where_it_should(llama: LanguageModel) -> None:
+    branches = llama.read([llama.encode("the cat")])
+    grown = llama.write(branches, [0] * 64, [3.0] * 64, 40, torch.Generator().manual_seed(1))
+    assert {"line", "end", "limit"} == set(grown.ended)  # a random model at high temperature ends in each way
+    for tokens, ended in zip(grown.tokens, grown.ended, strict=True):
+        text = llama.decode(tokens)
+        assert ("\n" in text) == (ended == "line")
+        assert (tokens[-1] in llama.end) == (ended == "end")
+        assert (len(tokens) == 40) or ended != "limit"
+
+
+def test_drawn_tokens_follow_the_distribution(llama: LanguageModel) -> None:
+    branches = llama.read([llama.encode("the")])
+    count = 4000
+    grown = llama.write(branches, [0] * count, [1.0] * count, 1, torch.Generator().manual_seed(2))
+    drawn = torch.bincount(torch.tensor([tokens[0] for tokens in grown.tokens]), minlength=branches.logits.shape[1]) / count
+    expected = torch.softmax(branches.logits[0], dim=0)
+    assert float((drawn - expected).abs().sum()) < 2.5 * float((expected / count).sqrt().sum())
+
+
+def test_filled_in_text_comes_next(llama: LanguageModel) -> None:
+    branches = llama.read([llama.encode("the cat")])
+    grown = llama.write(branches, [0, 0], [0.0, 1.0], 12, torch.Generator(), filled_in=lambda line: "=12>>\n" if "=" not in line else None)
+    assert all(llama.decode(tokens).endswith("=12>>\n") for tokens in grown.tokens)
+    assert grown.ended == ("line", "line")
+
+
+def test_a_deadline_that_is_over_costs_one_token(llama: LanguageModel) -> None:
+    grown = llama.write(llama.read([llama.encode("the cat")]), [0], [0.0], 100, torch.Generator(), deadline=time.monotonic() - 1)
+    assert grown.ended == ("deadline",)
+    assert len(grown.tokens[0]) == 1
+
+
+def test_the_context_is_never_exceeded(llama: LanguageModel) -> None:
+    branches = llama.read([[5] * 250])
+    assert len(llama.write(branches, [0], [0.0], 100, torch.Generator(), filled_in=lambda _: "a").tokens[0]) <= 6
+    with pytest.raises(ValueError, match=r"allowed: at least one text, each of 1\.\.255"):
+        llama.read([[5] * 256])
+    with pytest.raises(ValueError, match="allowed"):
+        llama.read([[]])
+
+
+def test_an_adapter_merged_is_the_adapter_beside_the_weights(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    model, _ = load_causal(folder("llama"), torch.float32, "eager")
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.inference_mode():
+        plain = model(input_ids=ids).logits
+    add_low_rank(model, 4, 8.0)
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=ids).logits, plain)  # zero at first
+        for _, layer in low_rank_layers(model):
+            layer.up.normal_(0, 0.1)
+        expected = model(input_ids=ids).logits
+    save_adapter(model, tmp_path / "adapter.safetensors", torch.float32)
+    merged, _ = load_causal(folder("llama"), torch.float32, "eager")
+    merge_adapter(merged, tmp_path / "adapter.safetensors")
+    with torch.inference_mode():
+        assert torch.allclose(merged(input_ids=ids).logits, expected, atol=1e-4)
+    assert not torch.allclose(expected, plain, atol=1e-2)
+    with pytest.raises(ModelUnavailable, match="another architecture"):
+        merge_adapter(load_causal(folder("gpt2"), torch.float32, "eager")[0], tmp_path / "adapter.safetensors")
+
+
+def test_a_file_that_is_no_adapter(folder: Callable[[str], Path]) -> None:
+    model, _ = load_causal(folder("llama"), torch.float32, "eager")
+    with pytest.raises(ModelUnavailable, match="neither rank nor alpha"):
+        merge_adapter(model, folder("llama") / "model.safetensors")
+
+
+class _Trap:
+    """Unpickling it would be noticed."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+def test_pickles_are_never_loaded(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder("llama") / name).read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap()))
+    with pytest.raises(ModelUnavailable, match=r"no \.safetensors weights"):
+        load_causal(tmp_path)
+    (tmp_path / "model.gguf").write_bytes(pickle.dumps(_Trap()))
+    with pytest.raises(ModelUnavailable, match="no GGUF file"):
+        load_causal(tmp_path / "model.gguf")
+
+
+def test_truncated_weights(folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in folder("llama").iterdir():
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".safetensors" else content)
+    with pytest.raises(ModelUnavailable, match="can't be loaded"):
+        load_causal(tmp_path)
+    monkeypatch.setenv("PCM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "half.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelUnavailable, match="can't be converted"):
+        load_causal(tmp_path / "half.gguf")
+    assert not list((tmp_path / "cache").glob("half*"))
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r"neither a \.gguf file nor a folder"):
+        load_causal(tmp_path)
+    with pytest.raises(ModelUnavailable, match="does not exist"):
+        load_causal(tmp_path / "nothing.gguf")
+
+
+def test_remote_code_is_refused(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    for path in folder("llama").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = (tmp_path / "config.json").read_text()
+    told = config.replace('"model_type": "llama"', '"model_type": "mine", "auto_map": {"AutoConfig": "c.C", "AutoModelForCausalLM": "c.M"}')
+    assert told != config
+    (tmp_path / "config.json").write_text(told)
+    (tmp_path / "c.py").write_text("import pytest\npytest.fail('remote code was run')\n")
+    with pytest.raises(ModelUnavailable, match="can't be loaded"):
+        load_causal(tmp_path)
