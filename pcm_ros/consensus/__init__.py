@@ -10,10 +10,12 @@ from pcm_ros.consensus.cascade import Cascade
 from pcm_ros.consensus.energies import ScoreTable, aggregated, normalised
 from pcm_ros.consensus.ensemble import Ensemble, QuorumError, Scorer
 from pcm_ros.consensus.loop import Consensus, Generator, Iteration, Stop, Strategy, mixed_seed
-from pcm_ros.consensus.strategies import CrossEntropy, CrossEntropyState, Mppi, Refit
+from pcm_ros.consensus.strategies import Beam, BeamState, CrossEntropy, CrossEntropyState, Mppi, Refit
 
 __all__ = [
     "Batch",
+    "Beam",
+    "BeamState",
     "Cascade",
     "Consensus",
     "CrossEntropy",
