@@ -1,139 +1,164 @@
 """Bring the log-odds of the vision-language experts to one scale, on scenes that no bench and no training uses.
 
-    python -m training.calibrate --scenes 60 --seed 900000
+    python -m training.calibrate --scenes 40 --seed 900000
 
-For each expert: a scale s that makes softmax(s * logits) over the objects of a scene, in one view, the probability that the chosen object
-is the right one (temperature scaling, Guo et al., arXiv 1706.04599), then a bias b that makes sigmoid(s * logit + b) of the best object,
-fused over the views, the probability that what the phrase says is there at all. Both are written to weights/calibration.json and applied by
-`pcm_ros.tasks.manipulation.grounding.Calibrated`; after that, energies of different experts are nats of one currency and can be summed.
-The file also holds the weights of the ensemble, and the words that the experts know from their training.
+For each expert alone and for all together, the numbers of `pcm_ros.models.registry.Calibration` are fitted: how much each expert's word on
+colours and on kinds counts, biases and a scale. They make softmax(log-odds) over the objects of a scene, in one view, the probability that
+the chosen object is the right one (as temperature scaling does for one model, Guo et al., arXiv 1706.04599), and sigmoid(log-odds) of the best
+object, fused over the views, the probability that what the phrase says is there at all. After that, energies of different experts are nats
+of one currency and can be summed. The file also holds the words that the experts know from their training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize, minimize_scalar
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
 
-from pcm_ros.benchmarks.grounding import NOT_PERCEIVED, Floats, SceneEvidence, evidence, fused
-from pcm_ros.models.registry import CALIBRATION
+from pcm_ros.benchmarks.grounding import ABSENT, NOT_PERCEIVED, SceneEvidence, evidence
+from pcm_ros.models.registry import CALIBRATION, Calibration, calibration_name
 from pcm_ros.sim.workcell import SimWorkcell
-from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_vision, ensemble_name, uncalibrated_experts
-from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_vision, experts
+from pcm_ros.tasks.manipulation.grounding import Grounder, GrounderEnsemble, Region, both, color_and_thing, color_question
 from training.lexicon import known_words
 
-LEAST_WEIGHT = 0.1  # what an expert is worth on other scenes than these is not known: none is left out
-SCALES, BIASES = (0.05, 5.0), (-10.0, 10.0)
-Views = Sequence[tuple[Floats, ...]]
-"""Of each scene, and each of its views: log-odds (M, K), NaN where unseen."""
+UNSEEN = -20.0  # log-odds of what no view shows
+DECAY = 1e-3  # of all numbers, squared: what an expert is worth on other scenes than these is not known, none shall be left out or rule
 
 
+@dataclass(frozen=True)
+class Part:
+    """An expert that is asked for one part of each phrase: what it says of the colour, or of the thing (phrases without colour: all)."""
 
-def choice_loss(scale: float, scenes: Sequence[SceneEvidence], views: Views) -> float:
-    """Mean of -log softmax(scale * logits)[right object] over views and phrases whose object the view sees, nats."""
-    losses = []
-    for scene, logits in zip(scenes, views, strict=True):
-        asked = np.flatnonzero(scene.right >= 0)
-        for view in logits:
-            column = scale * np.where(np.isfinite(view), view, -np.inf)[:, asked]
-            chosen = column[scene.right[asked], np.arange(len(asked))]
-            seen = np.isfinite(chosen)
-            losses.append(np.logaddexp.reduce(column, axis=0)[seen] - chosen[seen])
-    return float(np.concatenate(losses).mean())
+    expert: Grounder
+    color: bool
 
+    @property
+    def name(self) -> str:
+        return f"{self.expert.name} {'color' if self.color else 'thing'}"
 
-def presence_loss(bias: float, logits: Floats, there: npt.NDArray[np.bool_]) -> float:
-    """Mean log loss of sigmoid(logits + bias), both classes of the same weight."""
-    losses = np.where(there, np.logaddexp(0, -logits - bias), np.logaddexp(0, logits + bias))
-    return float((losses[there].mean() + losses[~there].mean()) / 2)
+    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+        return self.expert.logits(rgb, regions, [self._part(phrase) for phrase in phrases])
 
-
-def fit(scenes: Sequence[SceneEvidence], views: Views) -> dict[str, float]:
-    """Scale and bias of one expert, and what they are worth."""
-    found = minimize_scalar(lambda scale: choice_loss(scale, scenes, views), bounds=SCALES, method="bounded")
-    scale = float(found.x)
-    bias, there = presence(scale, scenes, views)
-    return {
-        "scale": round(scale, 4),
-        "bias": round(bias, 4),
-        "choice_nats_before": round(choice_loss(1.0, scenes, views), 4),
-        "choice_nats": round(float(found.fun), 4),
-        "presence_nats": round(there, 4),
-        "phrases": sum(len(scene.phrases) for scene in scenes),
-    }
+    def _part(self, phrase: str) -> str:
+        pair = color_and_thing(phrase)
+        return phrase if pair is None else color_question(pair[0]) if self.color else pair[1]
 
 
-def presence(scale: float, scenes: Sequence[SceneEvidence], views: Views) -> tuple[float, float]:
-    """The best bias, and the presence loss with it."""
-    there = np.concatenate([scene.right >= 0 for scene in scenes])
-    known = np.concatenate([scene.right != NOT_PERCEIVED for scene in scenes])
-    best = np.concatenate([scale * fused(logits).max(axis=0) for logits in views])
-    found = minimize_scalar(lambda bias: presence_loss(bias, best[known], there[known]), bounds=BIASES, method="bounded")
-    return float(found.x), float(found.fun)
+@dataclass(frozen=True)
+class Answers:
+    """What E experts say in one scene of V views, M objects, K phrases.
+
+    Attributes:
+        color, thing: (E, V, M, K) log-odds of `Part`, 0 where unseen. seen: (V, M, K) bool.
+        composed: (K,) bool, which phrases have a colour's name. right: (K,) the object meant, ABSENT or NOT_PERCEIVED.
+    """
+
+    color: Tensor
+    thing: Tensor
+    seen: Tensor
+    composed: Tensor
+    right: Tensor
 
 
-def fit_weights(scenes: Sequence[SceneEvidence], experts: Mapping[str, Views]) -> dict[str, float]:
-    """Weights, sum 1, each at least LEAST_WEIGHT, of calibrated experts that make the choice of objects and their presence most likely."""
-
-    def weights(x: Floats) -> dict[str, float]:
-        share = np.exp(x - np.logaddexp.reduce(x))
-        return dict(zip(experts, (LEAST_WEIGHT + (1 - LEAST_WEIGHT * len(experts)) * share).tolist(), strict=True))
-
-    def loss(x: Floats) -> float:
-        views, scale = combined(experts, weights(x[1:])), float(np.exp(x[0]))
-        return choice_loss(scale, scenes, views) + presence(scale, scenes, views)[1]
-
-    size = 1 + len(experts)
-    corners = np.concatenate([np.zeros((1, size)), np.eye(size)])
-    found = minimize(loss, corners[0], method="Nelder-Mead", options={"initial_simplex": corners, "xatol": 0.02, "fatol": 1e-4})
-    return {name: round(weight, 3) for name, weight in weights(found.x[1:]).items()}
+def answers(scene: SceneEvidence, names: Sequence[str]) -> Answers:
+    """The answers of the experts of these names."""
+    color, thing = (torch.from_numpy(np.stack([np.stack(scene.views[f"{name} {part}"]) for name in names])) for part in ("color", "thing"))
+    composed = torch.tensor([color_and_thing(phrase) is not None for phrase in scene.phrases])
+    return Answers(color.nan_to_num(0.0), thing.nan_to_num(0.0), thing[0].isfinite(), composed, torch.from_numpy(scene.right))
 
 
-def combined(experts: Mapping[str, Views], weights: Mapping[str, float]) -> list[tuple[Floats, ...]]:
-    """Weighted mean of the experts' log-odds, view by view."""
-    total = sum(weights.values())
-    shares = [weights[name] / total for name in experts]
-    return [
-        tuple(sum(share * view for share, view in zip(shares, same_view, strict=True)) for same_view in zip(*of_scene, strict=True))
-        for of_scene in zip(*experts.values(), strict=True)
-    ]
+def of_numbers(x: Tensor, experts: int) -> tuple[Tensor, ...]:
+    """Free numbers (2 E + 5,) -> weights of colours (E,) and things (E,), their biases, the bias of whole phrases, scale and bias."""
+    return softplus(x[:experts]), softplus(x[experts : 2 * experts]), *x[2 * experts : 2 * experts + 3], x[-2].exp(), x[-1]
+
+
+def combined(x: Tensor, scene: Answers) -> Tensor:
+    """(V, M, K) log-odds, as `GrounderEnsemble` gives them."""
+    color, thing, color_bias, thing_bias, whole_bias, scale, bias = of_numbers(x, len(scene.color))
+    colors, things = torch.tensordot(color, scene.color, 1) + color_bias, torch.tensordot(thing, scene.thing, 1)
+    return scale * torch.where(scene.composed, both(colors, things + thing_bias), things + whole_bias) + bias
+
+
+def losses(x: Tensor, scenes: Sequence[Answers]) -> tuple[Tensor, Tensor]:
+    """Mean of -log softmax[right object] over views and phrases whose object the view sees; log loss of presence, both classes of the same
+    weight. Nats."""
+    choice, there, absent = [], [], []
+    for scene in scenes:
+        logits = combined(x, scene)
+        asked = (scene.right >= 0).nonzero()[:, 0]
+        column = torch.where(scene.seen, logits, -torch.inf)[..., asked]
+        right = column[:, scene.right[asked], torch.arange(len(asked))]
+        shown = torch.isfinite(right)
+        choice.append((torch.logsumexp(column.nan_to_num(neginf=-1e6), dim=1) - right)[shown])
+        count = scene.seen.sum(dim=0)
+        fused = torch.where(count > 0, (logits * scene.seen).sum(dim=0) / count.clamp(min=1), UNSEEN).amax(dim=0)
+        there.append(fused[asked])
+        absent.append(fused[scene.right == ABSENT])
+    presence = (softplus(-torch.cat(there)).mean() + softplus(torch.cat(absent)).mean()) / 2
+    return torch.cat(choice).mean(), presence
+
+
+def fit(scenes: Sequence[SceneEvidence], names: Sequence[str]) -> dict[str, object]:
+    """The calibration of these experts together, and what it is worth."""
+    parts = [answers(scene, names) for scene in scenes]
+    x = torch.zeros(2 * len(names) + 5, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([x], max_iter=150, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        choice, presence = losses(x, parts)
+        total = choice + presence + DECAY * x.square().sum()
+        total.backward()
+        return total
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        color, thing, *numbers = of_numbers(x.detach(), len(names))
+        choice, presence = losses(x, parts)
+    found = Calibration(_rounded(names, color), _rounded(names, thing), *(round(float(number), 4) for number in numbers))
+    phrases = sum(int((scene.right != NOT_PERCEIVED).sum()) for scene in scenes)
+    return {**asdict(found), "choice_nats": round(float(choice), 4), "presence_nats": round(float(presence), 4), "phrases": phrases}
+
+
+def _rounded(names: Sequence[str], weights: Tensor) -> dict[str, float]:
+    return {name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="+", default=["relations-1", "clutter"])
-    parser.add_argument("--scenes", type=int, default=30, help="of each suite")
+    parser.add_argument("--scenes", type=int, default=40, help="of each suite")
     parser.add_argument("--seed", type=int, default=900_000)
     parser.add_argument("--experts", nargs="+", default=list(ManipulationConfig.grounders))
     parser.add_argument("--out", type=Path, default=CALIBRATION)
     options = parser.parse_args()
     vision = build_vision()
-    experts = {expert.name: expert for expert in uncalibrated_experts(options.experts, vision)}
-    namer, scenes = GrounderEnsemble(list(experts.values())), list[SceneEvidence]()
+    asked = experts(options.experts, vision)
+    names = [expert.name for expert in asked]
+    even = dict.fromkeys(names, 1 / len(names))
+    namer, scenes = GrounderEnsemble(asked, Calibration(even, even)), list[SceneEvidence]()
+    parts = [Part(expert, color) for expert in asked for color in (True, False)]
     for suite in options.suites:
         cell = SimWorkcell(suite)
         for seed in range(options.seed, options.seed + options.scenes):
             cell.reset(seed)
-            found = evidence(cell, vision, experts, namer, np.random.default_rng([seed, 2]))
+            found = evidence(cell, vision, {part.name: part for part in parts}, namer, np.random.default_rng([seed, 2]))
             if found is not None:
                 scenes.append(found)
             print(f"{suite} {seed}", flush=True)
         cell.close()
-    fitted, calibrated = dict[str, dict[str, Any]](), dict[str, Views]()
-    for name in experts:
-        views = [scene.views[name] for scene in scenes]
-        values = fitted[name] = fit(scenes, views)
-        calibrated[name] = [tuple(values["scale"] * view + values["bias"] for view in logits) for logits in views]
-    if len(experts) > 1:
-        weights = fit_weights(scenes, calibrated)
-        print("equal weights", fit(scenes, combined(calibrated, dict.fromkeys(experts, 1.0))))
-        fitted[ensemble_name(list(experts))] = {**fit(scenes, combined(calibrated, weights)), "weights": weights}
+    fitted = {name: fit(scenes, [name]) for name in names}
+    if len(names) > 1:
+        fitted[calibration_name(names)] = fit(scenes, names)
     for name, values in fitted.items():
         print(name, values)
     source = {"suites": options.suites, "scenes": options.scenes, "seed": options.seed}

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.torchvision_shim import prepare_torchvision
@@ -24,6 +24,7 @@ SIZE = 96  # pixels; the depth-wise convolutions of larger pictures cost more th
 MARGIN = 1.35  # side of the square crop / greatest extent of the region: some of what is around it is seen
 COLORS = 9
 CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)  # of the stem, the seven stages and the head
+HIDDEN = 512  # of the projection
 FEATURES = COLORS + sum(CHANNELS) + CHANNELS[-1]
 
 
@@ -80,6 +81,17 @@ class ImageTower:
         except RuntimeError as error:
             raise ModelUnavailable(f"'{weights}' does not hold timm's {ARCHITECTURE}: {str(error).splitlines()[0]}") from error
         self._network = self._network.eval().to(memory_format=torch.channels_last)
+
+    def of_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, FEATURES) `features` of R regions, masks (H, W) bool, not empty, of one (H, W, 3) image."""
+        return self.features(*region_crops(rgb, masks))
+
+    @staticmethod
+    def projection(width: int) -> nn.Module:
+        """A network, not trained, from the features of a region to `width` numbers; many features and few shades: it forgets a fifth."""
+        return nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(FEATURES, HIDDEN), nn.GELU(), nn.LayerNorm(HIDDEN), nn.Dropout(0.2), nn.Linear(HIDDEN, width)
+        )
 
     @torch.inference_mode()
     def features(self, crops: npt.NDArray[np.uint8], inside: npt.NDArray[np.float32]) -> Tensor:

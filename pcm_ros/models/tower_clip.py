@@ -1,14 +1,15 @@
-"""A CLIP of two towers that were trained on other things: EfficientNet-Lite0 (ImageNet) and MiniLM (sentences), both frozen.
+"""CLIPs of two frozen towers: something that describes regions, and MiniLM (sentences). Only two small projections into a common space were
+trained, on rendered regions and captions (`training/tower_clip.py`).
 
-Only two small projections into a common space were trained (on rendered regions and captions, `training/tower_clip.py`). It sees a region
-with its surroundings where the other CLIPs see it on plain grey, and understands words by their neighbours in MiniLM's space, so its
-mistakes are others.
+With EfficientNet-Lite0 (ImageNet) it sees a region with its surroundings where other CLIPs see it on plain grey; with the statistics of
+colours it sees nothing else. Both understand words by their neighbours in MiniLM's space, so their mistakes are others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +18,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pcm_ros.models import sentence
-from pcm_ros.models.image_tower import FEATURES, ImageTower, region_crops
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 
 WIDTH = 512
 DIMENSIONS = 128
 
 
-class Projections(nn.Module):
-    """What was trained: image features (N, FEATURES) and sentence vectors (K, 384) -> vectors (., 128); scale and bias of the logits."""
+class RegionFeatures(Protocol):
+    """A frozen image tower."""
 
-    def __init__(self) -> None:
+    def of_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, F) float32 of R regions, masks (H, W) bool, not empty, of one (H, W, 3) uint8 image."""
+        ...
+
+    def projection(self, width: int) -> nn.Module:
+        """A network, not trained, from F to `width` numbers."""
+        ...
+
+
+class Projections(nn.Module):
+    """What was trained: image features (N, F) and sentence vectors (K, 384) -> vectors (., 128); scale and bias of the logits."""
+
+    def __init__(self, tower: RegionFeatures) -> None:
         super().__init__()
-        self.image = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(FEATURES, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(0.2), nn.Linear(WIDTH, DIMENSIONS)
-        )
+        self.image = tower.projection(DIMENSIONS)
         self.text = nn.Sequential(nn.Linear(sentence.DIMENSIONS, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, DIMENSIONS))
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.bias = nn.Parameter(torch.tensor(-4.0))
 
     def logits(self, features: Tensor, sentences: Tensor) -> Tensor:
-        """(N, K) of features (N, FEATURES) and sentence vectors (K, 384)."""
+        """(N, K) of features (N, F) and sentence vectors (K, 384)."""
         return self.compare(self.image(features), self.text(sentences))
 
     def compare(self, images: Tensor, texts: Tensor) -> Tensor:
@@ -51,15 +61,15 @@ class TowerClip:
     Args:
         name: in the registry.
         projections: .safetensors of `Projections`.
-        tower: the image tower.
+        tower: what describes the regions.
 
     Raises:
         ModelUnavailable: the file is missing, corrupt or of another architecture, or MiniLM's package is not installed.
     """
 
-    def __init__(self, name: str, projections: Path, tower: ImageTower) -> None:
+    def __init__(self, name: str, projections: Path, tower: RegionFeatures) -> None:
         self.name, self._tower = name, tower
-        self._projections = Projections()
+        self._projections = Projections(tower)
         try:
             self._projections.load_state_dict(load_safetensors(projections))
         except RuntimeError as error:
@@ -73,7 +83,7 @@ class TowerClip:
     @torch.inference_mode()
     def embed_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
         """(R, 128) vectors of R regions of one (H, W, 3) uint8 image."""
-        return torch.as_tensor(self._projections.image(self._tower.features(*region_crops(rgb, masks))))
+        return torch.as_tensor(self._projections.image(self._tower.of_regions(rgb, masks)))
 
     @torch.inference_mode()
     def logits(self, regions: Tensor, phrases: Sequence[str]) -> Tensor:

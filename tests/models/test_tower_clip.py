@@ -26,7 +26,7 @@ def tower() -> ImageTower:
 def projections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("towers") / "random.safetensors"
-    save_file({name: tensor.clone() for name, tensor in Projections().state_dict().items()}, path)
+    save_file({name: tensor.clone() for name, tensor in Projections(ImageTower).state_dict().items()}, path)
     return path
 
 

@@ -13,6 +13,7 @@ from pcm_ros.consensus import Cascade, Consensus, CrossEntropy, Ensemble, Genera
 from pcm_ros.consensus.energies import Aggregate, Normalise
 from pcm_ros.models import registry
 from pcm_ros.models.clip import Clip, RegionTextModel
+from pcm_ros.models.color_statistics import ColorStatistics
 from pcm_ros.models.image_tower import ImageTower
 from pcm_ros.models.loading import set_threads
 from pcm_ros.models.segmentation import TextSegmenter
@@ -27,7 +28,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
-from pcm_ros.tasks.manipulation.grounding import Calibrated, ClipGrounder, Compositional, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
@@ -64,7 +65,7 @@ class ManipulationConfig:
         attempts, holds, present: of the policy (see PolicyConfig).
     """
 
-    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers")
+    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
     proposals: int = 256
     iterations: int = 6
     agreement: float = 0.98
@@ -101,8 +102,10 @@ def embedded_segmenter() -> TextSegmenter:
 @functools.cache
 def embedded_clip(name: str) -> RegionTextModel:
     """A CLIP of the package, loaded once a process. Raises ModelUnavailable."""
-    weights, other = registry.entry(name, "clip").files
-    return Clip(other, weights) if other.suffix == ".json" else TowerClip(name, weights, ImageTower(other))
+    weights, *others = registry.entry(name, "clip").files
+    if not others:
+        return TowerClip(name, weights, ColorStatistics())
+    return Clip(others[0], weights) if others[0].suffix == ".json" else TowerClip(name, weights, ImageTower(others[0]))
 
 
 @functools.cache
@@ -117,29 +120,14 @@ def build_vision(segmenter: Segmenter | None = None) -> Vision:
     return Vision(segmenter or embedded_segmenter())
 
 
-def build_grounder(names: Sequence[str], vision: Vision) -> Grounder:
+def build_grounder(names: Sequence[str], vision: Vision) -> GrounderEnsemble:
     """The vision-language experts of these names as one. Raises ModelUnavailable for an unknown name, ValueError for none."""
-    found, plain = registry.calibrations(), registry.Calibration()
-    experts: list[Grounder] = []
-    for expert in uncalibrated_experts(names, vision):
-        own = found.get(expert.name, plain)
-        experts.append(Calibrated(expert, own.scale, own.bias))
-    if len(experts) == 1:
-        return experts[0]
-    together = found.get(ensemble_name(names), plain)
-    ensemble = GrounderEnsemble(experts, [together.weights.get(expert.name, 1.0) for expert in experts])
-    return Calibrated(ensemble, together.scale, together.bias)
+    return GrounderEnsemble(experts(names, vision), registry.calibration(names))
 
 
-def uncalibrated_experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
+def experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
     """The experts of these names with the log-odds that they were trained to give. Raises ModelUnavailable."""
-    experts: list[Grounder] = [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
-    return [Compositional(expert, (*COLOR_WORDS, "grey")) for expert in experts]
-
-
-def ensemble_name(names: Sequence[str]) -> str:
-    """What an ensemble of these experts is called in the file of calibrations."""
-    return "+".join(sorted(names))
+    return [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
 
 
 def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision, grounder: Grounder | None = None) -> Perception:

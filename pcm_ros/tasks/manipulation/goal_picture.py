@@ -19,7 +19,7 @@ from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.relations import relation_margin
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
-from pcm_ros.tasks.manipulation.workcell import Observation, View
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View
 from pcm_ros.tasks.manipulation.world_model import WorldModel
 
 SUPPORT = (RelationKind.IN, RelationKind.ON)
@@ -62,13 +62,18 @@ class GoalPictureReader:
             present: the present scene, where objects without a correspondence stand too: what they are called there is expected here.
 
         Raises:
-            GoalPictureError: see `goal_of_scene`; or the correspondence names what is not in the picture.
-            InvalidObservation: the picture has no depth in the workspace.
+            GoalPictureError: see `goal_of_scene`; or the picture has no depth in the workspace, or the correspondence names what is not in
+                it.
+            InvalidObservation: the present scene cannot be perceived.
         """
         given = {name.lower(): phrase for name, phrase in (correspondence or {}).items()}
         observation, known = Observation((view,)), [thing.label for thing in self._perception.perceive(present).objects] if present else []
         expected = [*given, *(name for name in known if name not in given.values())]
-        scene = self._named(_whole(self._perception.perceive(observation)), observation, expected)
+        try:
+            pictured = self._perception.perceive(observation)
+        except InvalidObservation as error:
+            raise GoalPictureError(f"the picture cannot be used: {error}") from error
+        scene = self._named(_whole(pictured), observation, expected)
         names = [thing.label for thing in scene.objects]
         if unknown := sorted(set(given) - set(names)):
             raise GoalPictureError(f"the correspondence names '{unknown[0]}', which is not in the picture; seen: {_listed(names)}")

@@ -1,10 +1,9 @@
-"""Which region does a phrase mean? Several vision-language models answer; their answers are summed as log-odds."""
+"""Which region does a phrase mean? Several vision-language models answer; their answers are added as log-odds."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,65 +78,146 @@ class ClipGrounder:
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
 
 
-class Compositional:
-    """What an expert says of "black bowl", from that, from "black object" and from "bowl": what was never seen together is known apart.
+# What people call colours, one word each; what also names a thing to be taken ("wine bottle", "lemon") is left out.
+COLOR_NAMES = frozenset(
+    [
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "cyan",
+        "blue",
+        "purple",
+        "pink",
+        "brown",
+        "black",
+        "white",
+        "gray",
+        "grey",
+        "amber",
+        "aqua",
+        "aquamarine",
+        "azure",
+        "beige",
+        "bronze",
+        "burgundy",
+        "carmine",
+        "cerulean",
+        "charcoal",
+        "chartreuse",
+        "cobalt",
+        "copper",
+        "coral",
+        "cream",
+        "crimson",
+        "ebony",
+        "emerald",
+        "fuchsia",
+        "gold",
+        "golden",
+        "indigo",
+        "ivory",
+        "khaki",
+        "lavender",
+        "lilac",
+        "magenta",
+        "maroon",
+        "mauve",
+        "navy",
+        "ochre",
+        "olive",
+        "ruby",
+        "salmon",
+        "sapphire",
+        "scarlet",
+        "silver",
+        "tan",
+        "taupe",
+        "teal",
+        "terracotta",
+        "turquoise",
+        "umber",
+        "vermilion",
+        "violet",
+        "colored",
+        "coloured",
+    ]
+)
 
-    A phrase that begins with a colour and goes on gets the mean of its own log-odds and of the lesser of its parts' log-odds; other
-    phrases stay as they are.
 
-    Args:
-        colors: single words.
-    """
-
-    def __init__(self, expert: Grounder, colors: Sequence[str]) -> None:
-        self.name, self._expert, self._colors = expert.name, expert, frozenset(colors)
-
-    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
-        asked = list(dict.fromkeys(part for phrase in phrases for part in (phrase, *self._parts(phrase))))
-        found = dict(zip(asked, self._expert.logits(rgb, regions, asked).unbind(dim=1), strict=True))
-        columns = []
-        for phrase in phrases:
-            parts = self._parts(phrase)
-            columns.append((found[phrase] + torch.minimum(*(found[part] for part in parts))) / 2 if parts else found[phrase])
-        return torch.stack(columns, dim=1) if columns else torch.zeros((len(regions), 0))
-
-    def _parts(self, phrase: str) -> tuple[str, ...]:
-        color, _, thing = phrase.partition(" ")
-        return (f"{color} object", thing) if thing and color in self._colors else ()
+def color_and_thing(phrase: str) -> tuple[str, str] | None:
+    """ "ash grey beaker" -> ("ash grey", "beaker"): all up to the last colour name that something follows; None: no such name."""
+    words = phrase.split()
+    last = max((i for i, word in enumerate(words[:-1]) if word.lower() in COLOR_NAMES), default=-1)
+    return (" ".join(words[: last + 1]), " ".join(words[last + 1 :])) if last >= 0 else None
 
 
-class Calibrated:
-    """An expert's log-odds, scaled and shifted so that they are what they say: sigmoid of them is a probability.
-
-    Args:
-        scale, bias: calibrated = scale * logit + bias. Raises ValueError unless scale > 0 and both are finite.
-    """
-
-    def __init__(self, expert: Grounder, scale: float, bias: float) -> None:
-        if not (math.isfinite(scale) and math.isfinite(bias) and scale > 0):
-            raise ValueError(f"calibration of '{expert.name}' is scale {scale}, bias {bias}; both must be finite, the scale greater than 0")
-        self.name, self._expert, self._scale, self._bias = expert.name, expert, scale, bias
-
-    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
-        return self._scale * self._expert.logits(rgb, regions, phrases) + self._bias
+def color_question(color: str) -> str:
+    """What the experts are asked to hear of a colour alone."""
+    return f"{color} object"
 
 
 class GrounderEnsemble:
-    """Weighted mean of the experts' log-odds: a product of experts, tempered so that agreeing experts are not counted twice."""
+    """What several experts say together: a product of experts, whose colours and whose kinds are weighed apart.
+
+    "Red mug" is asked as "red object" and as "mug". Each answer is the weighted sum of the experts' log-odds and a bias; both must be true:
+    P(red mug) = P(red) P(mug). So a pair that was never seen together is known all the same, the expert on colours can have its say on
+    them and on nothing else, and what is nearly red is nearly a red mug. Phrases without a colour's name are asked as they are.
+
+    Args:
+        experts: at least one, names unique.
+        calibration: what makes the sums honest (`pcm_ros.models.registry.calibration`), weights for all of the experts.
+
+    Raises:
+        ValueError: no expert, two of one name, or one without a weight.
+    """
 
     name = "ensemble"
 
-    def __init__(self, experts: Sequence[Grounder], weights: Sequence[float] | None = None) -> None:
-        if not experts:
-            raise ValueError("at least one grounding expert is needed")
-        self._experts = tuple(experts)
-        self._weights = tuple(weights) if weights is not None else (1.0,) * len(self._experts)
-        if len(self._weights) != len(self._experts) or min(self._weights) < 0 or sum(self._weights) <= 0:
-            raise ValueError(f"weights {self._weights} must be {len(self._experts)} numbers >= 0, not all 0")
+    def __init__(self, experts: Sequence[Grounder], calibration: registry.Calibration) -> None:
+        names = [expert.name for expert in experts]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"at least one grounding expert is needed, and unique names; got {names}")
+        if missing := [name for name in names if name not in calibration.color or name not in calibration.thing]:
+            raise ValueError(f"the calibration has no weight for {missing}; it has them for {sorted(calibration.color)}")
+        self._experts, self._calibration = tuple(experts), calibration
+        if len(names) == 1:
+            self.name = names[0]
 
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
-        parts = [weight * expert.logits(rgb, regions, phrases) for expert, weight in zip(self._experts, self._weights, strict=True)]
-        return torch.stack(parts).sum(dim=0) / sum(self._weights)
+        """See Grounder."""
+        parts = {phrase: color_and_thing(phrase) for phrase in phrases}
+        colors = list(dict.fromkeys(color_question(pair[0]) for pair in parts.values() if pair))
+        things = list(dict.fromkeys(pair[1] if pair else phrase for phrase, pair in parts.items()))
+        if not regions or not phrases:
+            return torch.zeros((len(regions), len(phrases)))
+        ours = self._calibration
+        color = dict(zip(colors, self._sum(rgb, regions, colors, ours.color, ours.color_bias), strict=True))
+        thing = dict(zip(things, self._sum(rgb, regions, things, ours.thing, 0.0), strict=True))
+        columns = []
+        for phrase in phrases:
+            pair = parts[phrase]
+            if pair is None:
+                columns.append(thing[phrase] + ours.whole_bias)
+            else:
+                columns.append(both(color[color_question(pair[0])], thing[pair[1]] + ours.thing_bias))
+        return ours.scale * torch.stack(columns, dim=1) + ours.bias
+
+    def _sum(
+        self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str], weights: Mapping[str, float], bias: float
+    ) -> Sequence[Tensor]:
+        """(R,) of each text."""
+        if not texts:
+            return ()
+        total = torch.full((len(regions), len(texts)), bias)
+        for expert in self._experts:
+            total = total + weights[expert.name] * expert.logits(rgb, regions, texts)
+        return total.unbind(dim=1)
+
+
+def both(first: Tensor, second: Tensor) -> Tensor:
+    """Log-odds that two things are true that know nothing of each other, from the log-odds of each; shapes alike."""
+    return -torch.logsumexp(torch.stack([-first, -second, -first - second]), dim=0)
 
 
 def unfamiliar_words(phrase: str) -> list[str]:

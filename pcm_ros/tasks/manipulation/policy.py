@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -199,6 +199,19 @@ class _Ended(Exception):
         self.outcome, self.message = outcome, message
 
 
+def _of_same_subject(wanted: Relation, missing: Sequence[Relation]) -> tuple[Relation, ...]:
+    """Of the relations that do not hold yet, those that one placement of the same subject can fulfil together with the wanted one: their
+    references stay where they are."""
+    if wanted.plural:
+        return ()
+    moving = {relation.subject for relation in missing} - {wanted.subject}
+    return tuple(
+        relation
+        for relation in missing
+        if relation.subject == wanted.subject and relation != wanted and not relation.plural and not moving & {*relation.references}
+    )
+
+
 def action_of(leader: Batch) -> PickPlace:
     """The pick and place of a batch of one."""
     pick, place = leader.extras["pick"][0].numpy(), leader.extras["place"][0].numpy()
@@ -327,8 +340,15 @@ class _Run:
             for way in self._ways(wanted, spent, stage, scene, observation):
                 if way not in self._meant or len(self._meant[way]) != len(scene.objects) or way not in holds:
                     self._check(Context(way, (), scene, observation))
-                context = Context(way, self._kept_by(way, held, scene, observation), scene, observation, tuple(self._failed))
-                doubt, last = yield from self._agreed(context)
+                kept = self._kept_by(way, held, scene, observation)
+                context = Context(way, kept, scene, observation, tuple(self._failed))
+                doubt = last = None
+                if coming := _of_same_subject(way, [relation for relation in relations if not holds[relation]]):
+                    context = replace(context, held=(*kept, *coming))
+                    doubt, last = yield from self._agreed(context)
+                if last is None or doubt is not None:  # no place for all of them: at least for one
+                    context = replace(context, held=kept)
+                    doubt, last = yield from self._agreed(context)
                 if doubt is None:
                     break
                 reason = reason or doubt

@@ -31,7 +31,7 @@ UNSEEN_LOGIT = -3.0
 # Share of the belief that is spread evenly over the objects: one mistaken view must not be able to veto.
 OUTLIERS = 0.03
 # A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it.
-PRESENT, CONTRAST = -3.0, 2.75
+PRESENT, CONTRAST = -3.0, 3.0
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.

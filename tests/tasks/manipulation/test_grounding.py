@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from pcm_ros.models.segmentation import ImageFeatures
-from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region, SegmenterGrounder, regions_of
+from pcm_ros.tasks.manipulation.grounding import Region, SegmenterGrounder, regions_of
 from pcm_ros.tasks.manipulation.vision import Vision
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -28,14 +25,6 @@ class ColumnSegmenter:
 
     def logits(self, features: ImageFeatures, phrases: tuple[str, ...]) -> Tensor:
         return torch.stack([torch.arange(15.0).expand(10, 15) + 10 * float(phrase) for phrase in phrases])
-
-
-class Constant:
-    def __init__(self, value: float) -> None:
-        self.name, self.value = f"constant {value}", value
-
-    def logits(self, rgb: np.ndarray, regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
-        return torch.full((len(regions), len(phrases)), self.value)
 
 
 def test_regions_of_a_label_image() -> None:
@@ -70,18 +59,3 @@ def test_each_image_is_looked_at_once() -> None:
     vision.features(third)
     vision.features(third[:, ::1])
     assert segmenter.looked == 3
-
-
-def test_experts_are_averaged_by_weight() -> None:
-    region = [Region(0, np.ones((40, 60), dtype=bool))]
-    ensemble = GrounderEnsemble([Constant(1.0), Constant(-3.0)], [3.0, 1.0])
-    assert ensemble.logits(RGB, region, ("a", "b")).tolist() == [[0.0, 0.0]]
-    assert GrounderEnsemble([Constant(1.0), Constant(-3.0)]).logits(RGB, region, ("a",)).tolist() == [[-1.0]]
-
-
-def test_ensembles_that_make_no_sense() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        GrounderEnsemble([])
-    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0]):
-        with pytest.raises(ValueError, match="weights"):
-            GrounderEnsemble([Constant(0.0), Constant(1.0)], weights)
