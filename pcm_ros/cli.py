@@ -6,11 +6,14 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pcm_ros.benchmarks.commands import app as bench_app
+
+if TYPE_CHECKING:
+    from pcm_ros.tasks.manipulation.workcell import View
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 app.add_typer(bench_app, name="bench")
@@ -19,6 +22,16 @@ EXAMPLE = "put the red mug to the left of the blue bowl"
 Config = Annotated[Path | None, typer.Option("--config", help="Parameter file; default: config/manipulation.yaml of the package.")]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**63 - 1, help="Seed of the planner: the same seed on the same images gives the same actions.")
+]
+
+Instruction = Annotated[str, typer.Argument(help="What the robot shall do; left out where --picture shows it.", show_default=False)]
+Picture = Annotated[
+    Path | None,
+    typer.Option("--picture", help="A picture of another scene, to be reproduced, in place of a sentence (.npz, see `pcm picture`)."),
+]
+Means = Annotated[
+    list[str] | None,
+    typer.Option("--means", help="'red mug=blue mug': who takes the part of the red mug in the picture. May be given several times."),
 ]
 
 
@@ -32,6 +45,21 @@ def _fail(message: str, code: int = 2) -> None:
 
     Console(stderr=True, emoji=False).print("[bold red]error[/]:", message, highlight=False, markup=True, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _shown(instruction: str, picture: Path | None, means: list[str] | None) -> tuple[View | None, dict[str, str]]:
+    """The picture of the goal, or None where a sentence says it, and who is who. Ends the command unless exactly one is given."""
+    from pcm_ros.picture_file import correspondence_of, load_picture
+
+    if bool(instruction.strip()) == (picture is not None):
+        _fail("exactly one of an instruction and --picture must be given: " + ("both are" if picture is not None else "neither is"))
+    if means and picture is None:
+        _fail("--means says who is who in a picture: it needs --picture")
+    try:
+        return (None, {}) if picture is None else (load_picture(picture), correspondence_of(means or []))
+    except ValueError as error:
+        _fail(str(error))
+        raise
 
 
 @app.command(
@@ -63,27 +91,35 @@ def launch(
     raise typer.Exit(start(parts, verbose, console))
 
 
-@app.command(epilog=f'Example: `pcm send "{EXAMPLE}"`')
+@app.command(epilog=f'Examples: `pcm send "{EXAMPLE}"`; `pcm send --picture goal.npz --means "red mug=blue mug"`')
 def send(
-    instruction: Annotated[str, typer.Argument(help="What the robot shall do.")],
+    instruction: Instruction = "",
+    picture: Picture = None,
+    means: Means = None,
     seed: Seed = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the system to answer.")] = 30.0,
 ) -> None:
-    """Send an instruction to a running system and show each iteration. Exit code 0 only on success."""
+    """Send an instruction, or a picture of the goal, to a running system and show each iteration. Exit code 0 only on success."""
     import os
 
     from rich.console import Console
 
     from pcm_ros import bringup
 
+    view, correspondence = _shown(instruction, picture, means)
     os.environ.update(bringup.environment())
     from pcm_ros.client import ManipulationClient, NotAvailable
     from pcm_ros.console import INTERRUPTED, result_line, state_line, stop_on_signals
+    from pcm_ros.msg import ConsensusState
 
     console = Console(emoji=False)
     with stop_on_signals() as asked, ManipulationClient() as client:
         try:
-            goal = client.start(instruction, seed, lambda state: console.print(state_line(state), highlight=False, soft_wrap=True), timeout)
+
+            def show(state: ConsensusState) -> None:
+                console.print(state_line(state), highlight=False, soft_wrap=True)
+
+            goal = client.start(instruction, seed, show, timeout, view, correspondence)
             while not goal.done() and client.ready():
                 if asked.wait(0.05):
                     goal.cancel()
@@ -97,9 +133,14 @@ def send(
     raise typer.Exit(0 if outcome.success else INTERRUPTED if asked.is_set() else 1)
 
 
-@app.command(epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the red one" --scene 7 --actions plan.json`')
+@app.command(
+    epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the red one" --scene 7 --actions plan.json`; '
+    "`pcm run --picture goal.npz --task image-goal --scene 7`"
+)
 def run(
-    instruction: Annotated[str, typer.Argument(help="What the robot shall do.")],
+    instruction: Instruction = "",
+    picture: Picture = None,
+    means: Means = None,
     seed: Seed = 0,
     scene: Annotated[int, typer.Option(min=0, help="Seed of the simulated scene.")] = 0,
     task: Annotated[str, typer.Option(help="What the simulated scene consists of: a task of the simulator.")] = "demo",
@@ -118,12 +159,16 @@ def run(
     from pcm_ros.console import INTERRUPTED, result_line, state_line, stop_on_signals
     from pcm_ros.models.loading import ModelUnavailable
     from pcm_ros.nodes.conversions import numbers_of
-    from pcm_ros.nodes.feedback import state_message
+    from pcm_ros.nodes.feedback import read_message, state_message
     from pcm_ros.sim.workcell import SimWorkcell
-    from pcm_ros.tasks.manipulation.assembly import build_policy
-    from pcm_ros.tasks.manipulation.policy import Executed, Finished
+    from pcm_ros.tasks.manipulation.assembly import build_goal_picture_reader, build_policy
+    from pcm_ros.tasks.manipulation.goal import Goal
+    from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
+    from pcm_ros.tasks.manipulation.policy import Executed, Finished, Outcome
     from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
+    from pcm_ros.tasks.manipulation.workcell import InvalidObservation
 
+    view, correspondence = _shown(instruction, picture, means)
     console, done, end = Console(emoji=False), [], None
     try:
         settings = manipulation_config_of(config or bringup.folder("config") / "manipulation.yaml")
@@ -132,13 +177,24 @@ def run(
         chosen = [view.strip() for view in views.split(",") if view.strip()] or cameras
         if unknown := set(chosen) - set(cameras):
             raise ValueError(f"--views names {sorted(unknown)}; the cameras are {cameras}")
-        policy = build_policy(FewerViews(cell, chosen), chosen, settings)
+        workcell = FewerViews(cell, chosen)
+        policy = build_policy(workcell, chosen, settings)
     except (ValueError, KeyError, ModelUnavailable) as error:
         _fail(str(error))
+    goal: str | Goal = instruction
+    if view is not None:
+        try:
+            goal = build_goal_picture_reader(cell.limits, settings).read(view, correspondence, workcell.observe())
+        except (GoalPictureError, InvalidObservation) as error:
+            outcome = Outcome.INVALID_INSTRUCTION if isinstance(error, GoalPictureError) else Outcome.OBSERVATION
+            console.print(result_line(False, outcome.name, str(error)), highlight=False)
+            raise typer.Exit(1) from error
+        instruction = goal.text
+        console.print(state_line(read_message(goal)), highlight=False, soft_wrap=True)
     name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
     recorder = EpisodeRecorder(output / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200]) if video else None
     with stop_on_signals() as asked:
-        for event in policy.run(instruction, seed, asked.is_set):
+        for event in policy.run(goal, seed, asked.is_set):
             if isinstance(event, Executed):
                 done.append(numbers_of(event.action))
             if isinstance(event, Finished):
@@ -157,6 +213,40 @@ def run(
         actions.parent.mkdir(parents=True, exist_ok=True)
         actions.write_text(json.dumps({"instruction": instruction, "seed": seed, "scene": scene, "actions": done}, indent=1))
     raise typer.Exit(0 if end.success else INTERRUPTED if asked.is_set() else 1)
+
+
+@app.command(
+    epilog="Example: `pcm picture --task image-goal --scene 7 --out goal.npz`, then the `pcm run --picture goal.npz ...` that it prints"
+)
+def picture(
+    out: Annotated[Path, typer.Option(help="The file to write; a PNG to look at lies beside it.")] = Path("goal.npz"),
+    scene: Annotated[int, typer.Option(min=0, help="Seed of the simulated scene.")] = 0,
+    task: Annotated[str, typer.Option(help="A task of the simulator that shows its goals.")] = "image-goal",
+) -> None:
+    """Write the picture of the goal of a simulated episode, for `pcm run --picture` and `pcm send --picture`."""
+    import cv2
+    from rich.console import Console
+
+    from pcm_ros.picture_file import save_picture
+    from pcm_ros.sim.workcell import SimWorkcell
+
+    try:
+        cell = SimWorkcell(task, seed=scene)
+    except (ValueError, RuntimeError) as error:
+        _fail(str(error))
+    view, episode = cell.picture, cell.episode
+    cell.close()
+    if view is None:
+        _fail(f"task '{task}' says its goals and shows no pictures; `image-goal` does")
+    assert view is not None
+    save_picture(out, view)
+    look = out.with_suffix(".png")
+    cv2.imwrite(str(look), view.rgb[..., ::-1])
+    means = " ".join(f'--means "{pictured}={present}"' for pictured, present in episode.pictured.items())
+    console = Console(emoji=False)
+    console.print(f"written: {out}, {look}", highlight=False, soft_wrap=True)
+    words = f"pcm run --picture {out} --task {task} --scene {scene} {means}".rstrip()
+    console.print(f"try: {words}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: `pcm models`")

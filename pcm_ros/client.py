@@ -3,6 +3,7 @@
 with ManipulationClient() as client:
     outcome = client.manipulate("put the red mug to the left of the blue bowl", on_feedback=print)
     print(outcome.success, outcome.message)
+    outcome = client.manipulate(picture=load_picture(Path("goal.npz")), correspondence={"red mug": "blue mug"})
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
@@ -26,10 +27,10 @@ from rclpy.task import Future
 
 from pcm_ros import msg, srv
 from pcm_ros.action import Manipulate
-from pcm_ros.nodes.conversions import pick_place_from_message, relation_message
+from pcm_ros.nodes.conversions import pick_place_from_message, read_goal_picture, relation_message, write_goal_picture
 from pcm_ros.nodes.discovery import Repeated, greeting
 from pcm_ros.tasks.manipulation.goal import Relation
-from pcm_ros.tasks.manipulation.workcell import PickPlace
+from pcm_ros.tasks.manipulation.workcell import PickPlace, View
 
 _ASK_AGAIN = 5.0  # seconds, for the first answer of a service
 _GOAL_ANSWER = 20.0  # seconds that a node that is there may take to accept a goal
@@ -75,6 +76,19 @@ class Outcome:
     @property
     def success(self) -> bool:
         return self.error == "NONE"
+
+
+@dataclass(frozen=True)
+class SceneGoal:
+    """What is asked for in a scene of the simulator, in the words of `ManipulationClient.manipulate`.
+
+    Attributes:
+        instruction: empty where nothing is asked, or a picture shows it. picture, correspondence: None and empty where a sentence says it.
+    """
+
+    instruction: str = ""
+    picture: View | None = None
+    correspondence: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunningGoal:
@@ -131,13 +145,23 @@ class ManipulationClient:
         return bool(self._action.server_is_ready())
 
     def start(
-        self, instruction: str, seed: int = 0, on_feedback: Callable[[msg.ConsensusState], None] | None = None, timeout: float = 10.0
+        self,
+        instruction: str = "",
+        seed: int = 0,
+        on_feedback: Callable[[msg.ConsensusState], None] | None = None,
+        timeout: float = 10.0,
+        picture: View | None = None,
+        correspondence: Mapping[str, str] | None = None,
     ) -> RunningGoal:
-        """Send an instruction and return when it was accepted.
+        """Send an instruction, or a picture of another scene in its place, and return when it was accepted.
 
         Args:
             on_feedback: called for each iteration and change of phase, from the client's thread.
             timeout: seconds to wait for the system.
+            picture: its relations are to be reproduced; the camera's pose is in the frame of the workcell. Exactly one of instruction and
+                picture is given: else the goal ends with INVALID_INSTRUCTION.
+            correspondence: name in the picture -> name of the object of the present scene that takes its part; those left out mean
+                themselves.
 
         Raises:
             NotAvailable: no consensus node, or it is not active.
@@ -156,6 +180,7 @@ class ManipulationClient:
             raise NotAvailable(f"consensus node '{self._consensus}' is there, but does not answer: {error}; it hangs") from error
         while True:
             goal = Manipulate.Goal(instruction=instruction, seed=seed)
+            write_goal_picture(goal, picture, correspondence or {})
             handle = self.wait(self._action.send_goal_async(goal, feedback_callback=report), max(timeout, _GOAL_ANSWER), self.ready)
             if handle.accepted:
                 break
@@ -166,13 +191,18 @@ class ManipulationClient:
 
     def manipulate(
         self,
-        instruction: str,
+        instruction: str = "",
         seed: int = 0,
         on_feedback: Callable[[msg.ConsensusState], None] | None = None,
         timeout: float | None = None,
+        picture: View | None = None,
+        correspondence: Mapping[str, str] | None = None,
     ) -> Outcome:
-        """Bring about what a sentence says, and wait for the end. Raises NotAvailable, TimeoutError (the goal is then cancelled)."""
-        goal = self.start(instruction, seed, on_feedback)
+        """Bring about what a sentence says or a picture shows (see `start`), and wait for the end.
+
+        Raises NotAvailable, TimeoutError (the goal is then cancelled).
+        """
+        goal = self.start(instruction, seed, on_feedback, picture=picture, correspondence=correspondence)
         try:
             return goal.result(timeout)
         except TimeoutError:
@@ -181,8 +211,13 @@ class ManipulationClient:
 
     def reset(self, seed: int, task: str = "", timeout: float = 120.0) -> str:
         """New scene in the simulator; returns an instruction made for it. Raises NotAvailable, ValueError."""
+        return self.reset_scene(seed, task, timeout).instruction
+
+    def reset_scene(self, seed: int, task: str = "", timeout: float = 120.0) -> SceneGoal:
+        """New scene in the simulator; returns what is asked for in it. Raises NotAvailable, ValueError."""
         response = self._call(srv.ResetScene, f"{self._simulator}/reset", srv.ResetScene.Request(seed=seed, task=task), timeout)
-        return str(response.instruction)
+        picture, correspondence = read_goal_picture(response) or (None, {})
+        return SceneGoal(str(response.instruction), picture, correspondence)
 
     def judge(self, relation: Relation | None = None, timeout: float = 120.0) -> bool:
         """Does the relation (None: do all that the scene asks for) hold in the simulator's truth? Raises NotAvailable, ValueError."""

@@ -16,14 +16,26 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from visualization_msgs.msg import MarkerArray
 
+from pcm_ros import msg
 from pcm_ros.action import Manipulate
 from pcm_ros.configuration import manipulation_config
 from pcm_ros.nodes import conversions, displays
-from pcm_ros.nodes.feedback import state_message
+from pcm_ros.nodes.feedback import read_message, state_message
 from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
-from pcm_ros.nodes.remote import RemoteError, RemoteGenerator, RemotePerception, RemoteScorer, RosWorkcell, SceneMessages, Stopped
+from pcm_ros.nodes.remote import (
+    RemoteError,
+    RemoteGenerator,
+    RemoteGoalPictureReader,
+    RemotePerception,
+    RemoteScorer,
+    RosWorkcell,
+    SceneMessages,
+    Stopped,
+)
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consensus
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
+from pcm_ros.tasks.manipulation.goal import Goal
+from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
 from pcm_ros.tasks.manipulation.policy import (
     Event,
     Executed,
@@ -34,6 +46,7 @@ from pcm_ros.tasks.manipulation.policy import (
     Planning,
 )
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation
 
 _DEFAULTS = ManipulationConfig()
 CONFIG_PARAMETERS = (
@@ -63,7 +76,7 @@ CONFIG_PARAMETERS = (
     Parameter("present", _DEFAULTS.present, "log-odds below which an object counts as not there", low=-30.0, high=30.0),
 )
 
-Remote = RemoteScorer | RemoteGenerator | RemotePerception
+Remote = RemoteScorer | RemoteGenerator | RemotePerception | RemoteGoalPictureReader
 
 
 class ConsensusNode(Node):
@@ -121,6 +134,7 @@ class ConsensusNode(Node):
         )
         source, patience = self.value("generator"), self.value("generator_timeout")
         perception = RemotePerception(self, source, self._workcell, patience, group, self._should_stop)
+        self._pictures = RemoteGoalPictureReader(self, source, self._workcell, patience, group, self._should_stop)
         generator = RemoteGenerator(self, source, config.proposals, patience, scenes, group, self._should_stop)
         self._scorers = {
             node: RemoteScorer(self, node, name, view, answer, scenes, group, self._should_stop)
@@ -133,8 +147,8 @@ class ConsensusNode(Node):
         except ValueError as error:
             raise ConfigurationError(f"parameters: {error}") from error
         self._consensus = consensus
-        self._others = {perception, generator, *self._scorers.values()}
-        self._parts = [self._workcell, perception, generator, *self._scorers.values()]
+        self._others = {perception, self._pictures, generator, *self._scorers.values()}
+        self._parts = [self._workcell, perception, self._pictures, generator, *self._scorers.values()]
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
         self._server = ActionServer(
             self,
@@ -166,7 +180,7 @@ class ConsensusNode(Node):
 
     def report(self) -> dict[str, str]:
         goal = self._goal
-        running = goal.request.instruction if goal is not None else ""
+        running = _named(goal.request) if goal is not None else ""
         details = {"running": running, "last result": self._last}
         absent = sorted(node for node, scorer in self._scorers.items() if not scorer.ready)
         if self.active and absent:
@@ -187,9 +201,9 @@ class ConsensusNode(Node):
 
     def _manipulate(self, goal: ServerGoalHandle) -> Manipulate.Result:
         if not self._one_at_a_time.acquire(blocking=False):
-            running = self._goal.request.instruction if self._goal is not None else ""
+            running = _named(self._goal.request) if self._goal is not None else ""
             goal.abort()
-            text = f"another goal is running ('{running}'): cancel it, or wait for its end"
+            text = f"another goal is running ({running}): cancel it, or wait for its end"
             return Manipulate.Result(error_code=int(Outcome.BUSY), error_msg=text)
         self._goal = goal
         try:
@@ -199,7 +213,7 @@ class ConsensusNode(Node):
             self._one_at_a_time.release()
         result.error_code, result.error_msg = int(outcome), "" if outcome == Outcome.SUCCESS else message
         self._last = f"{outcome.name}: {message}"
-        self.get_logger().info(f"'{goal.request.instruction[:100]}': {self._last}")
+        self.get_logger().info(f"{_named(goal.request)}: {self._last}")
         if outcome == Outcome.SUCCESS:
             goal.succeed()
         elif outcome == Outcome.CANCELED and goal.is_cancel_requested:
@@ -211,10 +225,12 @@ class ConsensusNode(Node):
     def _carry_out(self, goal: ServerGoalHandle) -> tuple[Outcome, str, Manipulate.Result]:
         result = Manipulate.Result()
         finished = Finished(Outcome.ERROR, "the run ended without a result", 0, ())
-        recorder = self._recorder(goal.request.instruction)
+        recorder = None
         try:
+            asked = self._asked(goal)
+            recorder = self._recorder(asked.text if isinstance(asked, Goal) else asked)
             self._wait_for_others()
-            for event in self._policy.run(goal.request.instruction, int(goal.request.seed), self._should_stop):
+            for event in self._policy.run(asked, int(goal.request.seed), self._should_stop):
                 if isinstance(event, Finished):
                     finished = event
                 if isinstance(event, Executed):
@@ -222,6 +238,10 @@ class ConsensusNode(Node):
                 self._tell(goal, event)
                 if recorder is not None:
                     recorder.record(event)
+        except GoalPictureError as error:
+            finished = Finished(Outcome.INVALID_INSTRUCTION, str(error), 0, ())
+        except InvalidObservation as error:
+            finished = Finished(Outcome.OBSERVATION, str(error), len(result.actions), ())
         except NothingToGrasp as error:
             finished = Finished(Outcome.IMPOSSIBLE, str(error), len(result.actions), ())
         except Stopped as error:
@@ -240,6 +260,27 @@ class ConsensusNode(Node):
             # What was waited for when the stop came ends with errors of its own.
             outcome, message = Outcome.CANCELED, "canceled" if goal.is_cancel_requested else "the node was deactivated or shut down"
         return outcome, message, result
+
+    def _asked(self, goal: ServerGoalHandle) -> str | Goal:
+        """What a goal says, or shows: a picture is read by the generator's node, which perceives.
+
+        Raises GoalPictureError: not one of the two, or a picture that says nothing; InvalidObservation: of the present scene; RemoteError.
+        """
+        request = goal.request
+        try:
+            shown = conversions.read_goal_picture(request)
+        except conversions.InvalidMessage as error:
+            raise GoalPictureError(str(error)) from error
+        said = bool(request.instruction.strip())
+        if said == (shown is not None):
+            what = "instruction and goal_picture are both given" if said else "instruction is empty, and there is no goal_picture either"
+            raise GoalPictureError(f"{what}; exactly one of instruction and goal_picture must be given")
+        if shown is None:
+            return str(request.instruction)
+        self._wait_for_others()
+        read = self._pictures.read(*shown, self._workcell.observe())
+        self._publish(goal, read_message(read))
+        return read
 
     def _recorder(self, instruction: str) -> EpisodeRecorder | None:
         if not self.value("output"):
@@ -261,14 +302,22 @@ class ConsensusNode(Node):
             time.sleep(0.05)
 
     def _tell(self, goal: ServerGoalHandle, event: Event) -> None:
-        state = state_message(event)
-        if state is not None and self.context.ok():
-            state.header = conversions.header(self.get_clock().now().nanoseconds)
-            goal.publish_feedback(Manipulate.Feedback(state=state))
+        if (state := state_message(event)) is not None:
+            self._publish(goal, state)
         if isinstance(event, Observed):
             self._markers.publish(displays.scene_markers(event.scene))
         elif isinstance(event, Planning):
             self._markers.publish(displays.scene_markers(event.context.scene, event.iteration.batch, event.iteration.table.total))
+
+    def _publish(self, goal: ServerGoalHandle, state: msg.ConsensusState) -> None:
+        if self.context.ok():
+            state.header = conversions.header(self.get_clock().now().nanoseconds)
+            goal.publish_feedback(Manipulate.Feedback(state=state))
+
+
+def _named(request: Manipulate.Goal) -> str:
+    """A goal for people."""
+    return f"'{request.instruction[:100]}'" if request.instruction.strip() else "a goal picture"
 
 
 def main() -> None:

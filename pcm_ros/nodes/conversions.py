@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,9 +110,12 @@ def view_message(view: View) -> msg.View:
     )
 
 
-def view_from_message(message: msg.View) -> View:
-    """Raises InvalidObservation: encoding, sizes, distortion or calibration that cannot be used, or no depth at all."""
-    name = message.name
+def view_from_message(message: msg.View, unnamed: str = "") -> View:
+    """The view; one without a name is called `unnamed`.
+
+    Raises InvalidObservation: no name at all, encoding, sizes, distortion or calibration that cannot be used, or no depth at all.
+    """
+    name = message.name or unnamed
     if not name:
         raise InvalidObservation("a view has an empty name; it must name its camera")
     if message.camera_info.d and any(message.camera_info.d):
@@ -162,6 +165,58 @@ def _pixels(image: Image, dtype: np.dtype[Any], channels: int, what: str) -> npt
         )
     data = np.frombuffer(image.data, dtype=np.uint8).reshape(image.height, image.step)[:, :row]
     return np.ascontiguousarray(data).view(dtype).reshape(image.height, image.width, channels)
+
+
+# --- goals that are shown ---------------------------------------------------------------------------------------------------------------
+
+GOAL_PICTURE = "goal picture"
+_MOST_NAMES, _LONGEST_NAME = 6, 100
+
+
+class ShowsGoal(Protocol):
+    """The fields that Manipulate.Goal, ReadGoalPicture.Request and ResetScene.Response have in common."""
+
+    goal_picture: msg.View
+    pictured: list[str]
+    present: list[str]
+
+
+def write_goal_picture(message: ShowsGoal, picture: View | None, correspondence: Mapping[str, str]) -> None:
+    """Put a picture (None: leave it empty) and who is who (name in the picture -> name in the present scene) into a message."""
+    if picture is not None:
+        message.goal_picture = view_message(picture)
+    message.pictured, message.present = list(correspondence), list(correspondence.values())
+
+
+def read_goal_picture(message: ShowsGoal) -> tuple[View, dict[str, str]] | None:
+    """The picture and the correspondence, name in the picture -> name in the present scene; None: there is no picture.
+
+    Raises InvalidMessage: a picture that cannot be used; names of different number, empty, too long, twice, or for several objects.
+    """
+    image, pictured, present = message.goal_picture.image, list(message.pictured), list(message.present)
+    if len(pictured) != len(present) or len(pictured) > _MOST_NAMES:
+        raise InvalidMessage(
+            f"pictured and present have {len(pictured)} and {len(present)} names; they must have the same number, at most {_MOST_NAMES}"
+        )
+    for field, names in (("pictured", pictured), ("present", present)):
+        for i, name in enumerate(names):
+            if not 1 <= len(name.strip()) <= _LONGEST_NAME:
+                raise InvalidMessage(f"{field}[{i}] has {len(name.strip())} characters; allowed: 1 to {_LONGEST_NAME}")
+    if twice := sorted({name for name in pictured if pictured.count(name) > 1}):
+        raise InvalidMessage(f"pictured holds '{twice[0]}' twice; each object in the picture takes one part")
+    for name in present:
+        try:
+            Relation(RelationKind.NEXT_TO, name, (name,))
+        except ValueError as error:
+            raise InvalidMessage(f"present: {error}") from error
+    if image.width == 0 and image.height == 0 and not image.data:
+        if pictured:
+            raise InvalidMessage(f"pictured names '{pictured[0]}', but there is no goal_picture")
+        return None
+    try:
+        return view_from_message(message.goal_picture, GOAL_PICTURE), dict(zip(pictured, present, strict=True))
+    except InvalidObservation as error:
+        raise InvalidMessage(f"goal_picture: {error}") from error
 
 
 # --- what is known of the cell ----------------------------------------------------------------------------------------------------------

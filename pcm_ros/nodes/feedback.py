@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pcm_ros import msg
 from pcm_ros.nodes import conversions
+from pcm_ros.tasks.manipulation.goal import Goal
 from pcm_ros.tasks.manipulation.policy import Checked, Chosen, Event, Executed, Observed, Planning, action_of
+
+
+def read_message(goal: Goal) -> msg.ConsensusState:
+    """The goal that was read from a picture, as feedback."""
+    return msg.ConsensusState(phase=msg.ConsensusState.READ, message=goal.text)
 
 
 def state_message(event: Event) -> msg.ConsensusState | None:

@@ -1,6 +1,7 @@
 """Perception and the generator of proposals in one process.
 
-Topics `workcell/views/<camera>` in; services `~/perceive` and `~/propose`, which exist while the node is active; topic `~/markers` out.
+Topics `workcell/views/<camera>` in; services `~/perceive`, `~/propose` and `~/read_goal_picture`, which exist while the node is active;
+topic `~/markers` out.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import traceback
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from builtin_interfaces.msg import Time
 from rclpy.service import Service
 from visualization_msgs.msg import MarkerArray
 
@@ -22,8 +24,10 @@ from pcm_ros.nodes.warm_up import warm_up
 from pcm_ros.tasks.manipulation import assembly
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, NothingToGrasp, PickPlaceGenerator
+from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError, GoalPictureReader
+from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.scene import Scene
-from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation
+from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
 
 KEPT_SCENES = 4
 
@@ -41,7 +45,7 @@ class GeneratorNode(Node):
         super().__init__("generator")
         self._views: ViewBuffer | None = None
         self._offered: list[Service] = []
-        self._perceptions: dict[Any, Any] = {}
+        self._perceptions: dict[WorkcellLimits, Perception] = {}
         self._scenes: deque[tuple[msg.Scene, Scene, Observation]] = deque(maxlen=KEPT_SCENES)
         self._failure = ""
 
@@ -63,6 +67,7 @@ class GeneratorNode(Node):
         self._offered = [
             self.create_service(srv.PerceiveScene, "~/perceive", self._perceive, callback_group=self.work_group),
             self.create_service(srv.Propose, "~/propose", self._propose, callback_group=self.work_group),
+            self.create_service(srv.ReadGoalPicture, "~/read_goal_picture", self._read_goal_picture, callback_group=self.work_group),
         ]
 
     def deactivate(self) -> None:
@@ -86,26 +91,9 @@ class GeneratorNode(Node):
         return details
 
     def _perceive(self, request: srv.PerceiveScene.Request, response: srv.PerceiveScene.Response) -> srv.PerceiveScene.Response:
-        assert self._views is not None
         try:
-            if not request.views or len(request.views) != len(request.stamps):
-                raise conversions.InvalidMessage(
-                    f"views and stamps have {len(request.views)}, {len(request.stamps)} entries; the same number, at least one, is needed"
-                )
-            if unknown := set(request.views) - set(self._views.cameras):
-                raise conversions.InvalidMessage(
-                    f"views {sorted(unknown)} are not kept here; parameter 'cameras' is {list(self._views.cameras)}"
-                )
-            limits = conversions.limits_from_message(request.limits)
-            if limits not in self._perceptions:
-                self._perceptions[limits] = assembly.build_perception(limits, self._config, self._vision, self._grounder)
-            timeout = self.value("view_timeout")
-            views = tuple(
-                self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self.stopping.is_set)
-                for name, stamp in zip(request.views, request.stamps, strict=True)
-            )
-            observation = Observation(views)
-            scene = self._perceptions[limits].perceive(observation)
+            observation = self._seen(request.views, request.stamps)
+            scene = self._perception_in(request.limits).perceive(observation)
             response.scene = conversions.scene_message(scene)
             self._scenes.append((response.scene, scene, observation))
             self._markers.publish(displays.scene_markers(scene))
@@ -114,6 +102,49 @@ class GeneratorNode(Node):
             response.error_code, response.error_msg = srv.PerceiveScene.Response.OBSERVATION, self._failed(error)
         except Exception as error:  # whatever a model raises must reach the one who asked
             response.error_code, response.error_msg = srv.PerceiveScene.Response.ERROR, self._failed(error)
+        return response
+
+    def _seen(self, views: Sequence[str], stamps: Sequence[Time]) -> Observation:
+        """The images of these cameras and stamps. Raises InvalidMessage, InvalidObservation: one did not arrive or cannot be used."""
+        assert self._views is not None
+        if not views or len(views) != len(stamps):
+            raise conversions.InvalidMessage(
+                f"views and stamps have {len(views)}, {len(stamps)} entries; the same number, at least one, is needed"
+            )
+        if unknown := set(views) - set(self._views.cameras):
+            raise conversions.InvalidMessage(
+                f"views {sorted(unknown)} are not kept here; parameter 'cameras' is {list(self._views.cameras)}"
+            )
+        timeout, asked = self.value("view_timeout"), zip(views, stamps, strict=True)
+        return Observation(
+            tuple(self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self.stopping.is_set) for name, stamp in asked)
+        )
+
+    def _perception_in(self, message: msg.WorkcellLimits) -> Perception:
+        """The perception of a cell. Raises InvalidMessage."""
+        limits = conversions.limits_from_message(message)
+        if limits not in self._perceptions:
+            self._perceptions[limits] = assembly.build_perception(limits, self._config, self._vision, self._grounder)
+        return self._perceptions[limits]
+
+    def _read_goal_picture(
+        self, request: srv.ReadGoalPicture.Request, response: srv.ReadGoalPicture.Response
+    ) -> srv.ReadGoalPicture.Response:
+        try:
+            shown = conversions.read_goal_picture(request)
+            if shown is None:
+                raise conversions.InvalidMessage("goal_picture is empty; an image with depth is needed")
+            reader = GoalPictureReader(self._perception_in(request.limits), self._grounder, assembly.VOCABULARY)
+            goal = reader.read(*shown, self._seen(request.views, request.stamps))
+            response.relations = [conversions.relation_message(relation) for relation in goal.relations]
+            response.text = goal.text
+            self._failure = ""
+        except GoalPictureError as error:
+            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.PICTURE, str(error)
+        except InvalidObservation as error:
+            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.OBSERVATION, self._failed(error)
+        except Exception as error:  # as above
+            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.ERROR, self._failed(error)
         return response
 
     def _propose(self, request: srv.Propose.Request, response: srv.Propose.Response) -> srv.Propose.Response:

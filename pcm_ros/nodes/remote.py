@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from pcm_ros.nodes.discovery import Repeated, greeting
 from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, SCENE_CHANGED_TOPIC, ViewBuffer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
+from pcm_ros.tasks.manipulation.goal import Goal
+from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
 from pcm_ros.tasks.manipulation.relation_scorer import Assessment
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import (
@@ -39,6 +41,7 @@ from pcm_ros.tasks.manipulation.workcell import (
     InvalidObservation,
     Observation,
     PickPlace,
+    View,
     Workcell,
     WorkcellLimits,
 )
@@ -260,6 +263,41 @@ class RemotePerception:
         if response.error_msg:
             raise RemoteError(response.error_msg)
         return conversions.scene_from_message(response.scene)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node can be reached and is active now."""
+        return self._service.ready
+
+    def close(self) -> None:
+        self._service.close()
+
+
+class RemoteGoalPictureReader:
+    """A generator node's reading of pictures as goals: what perceives the present scene reads the picture too."""
+
+    def __init__(
+        self, node: Node, name: str, workcell: Workcell, timeout: float, group: CallbackGroup, should_stop: Callable[[], bool]
+    ) -> None:
+        self._workcell = workcell
+        self._service = _Service(node, srv.ReadGoalPicture, f"{name}/read_goal_picture", timeout, group, should_stop)
+
+    def read(self, view: View, correspondence: Mapping[str, str], present: Observation) -> Goal:
+        """The goal. Raises GoalPictureError and InvalidObservation as GoalPictureReader does, RemoteError, Stopped."""
+        request = srv.ReadGoalPicture.Request(
+            limits=conversions.limits_message(self._workcell.limits),
+            views=[seen.name for seen in present.views],
+            stamps=[conversions.time_message(seen.stamp_ns) for seen in present.views],
+        )
+        conversions.write_goal_picture(request, view, correspondence)
+        response = self._service.call(request)
+        if response.error_code == srv.ReadGoalPicture.Response.PICTURE:
+            raise GoalPictureError(response.error_msg)
+        if response.error_code == srv.ReadGoalPicture.Response.OBSERVATION:
+            raise InvalidObservation(response.error_msg)
+        if response.error_msg:
+            raise RemoteError(response.error_msg)
+        return Goal((conversions.relations_from_messages(response.relations),), response.text)
 
     @property
     def ready(self) -> bool:

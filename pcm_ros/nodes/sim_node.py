@@ -188,7 +188,9 @@ class SimNode(Node):
                     self._untouched = (request.seed, request.task)
                     self._change_publisher.publish(conversions.header(stamp))
                 response.stamp = conversions.time_message(stamp)
-                response.instruction = self._cell.episode.instruction
+                episode, picture = self._cell.episode, self._cell.picture
+                response.instruction = episode.instruction if picture is None else ""
+                conversions.write_goal_picture(response, picture, episode.pictured if picture is not None else {})
         except (KeyError, ValueError, RuntimeError) as error:
             response.error_msg = str(error)
         return response

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from rclpy.serialization import deserialize_message, serialize_message
 
 from pcm_ros import msg, srv
+from pcm_ros.action import Manipulate
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
@@ -262,3 +263,58 @@ def test_wrong_states_are_named(probability: list[float], mean: list[float], std
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_are_exact(nanoseconds: int) -> None:
     assert conversions.nanoseconds_of(conversions.time_message(nanoseconds)) == nanoseconds
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).map(str.strip).filter(bool)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.dictionaries(names, st.sampled_from(["red mug", "largest block", "café"]), max_size=6))
+@pytest.mark.parametrize("kind", [Manipulate.Goal, srv.ReadGoalPicture.Request, srv.ResetScene.Response])
+def test_goal_picture_round_trip_is_exact(kind, seed: int, correspondence: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    message, picture = kind(), make_view(seed)
+    conversions.write_goal_picture(message, picture, correspondence)
+    read = conversions.read_goal_picture(through_the_wire(message))
+    assert read is not None
+    view, names_read = read
+    assert list(names_read.items()) == list(correspondence.items())
+    for field in ("rgb", "depth", "intrinsics", "position", "orientation"):
+        np.testing.assert_array_equal(getattr(view, field), getattr(picture, field))
+
+
+def test_no_picture_is_none() -> None:
+    assert conversions.read_goal_picture(through_the_wire(Manipulate.Goal(instruction="go"))) is None
+
+
+def test_a_picture_needs_no_name() -> None:
+    goal = Manipulate.Goal()
+    conversions.write_goal_picture(goal, make_view(), {})
+    goal.goal_picture.name = ""
+    read = conversions.read_goal_picture(goal)
+    assert read is not None and read[0].name == "goal picture"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda g: setattr(g, "pictured", ["a", "b"]), "2 and 1 names; they must have the same number"),
+        (lambda g: (setattr(g, "pictured", list("abcdefg")), setattr(g, "present", list("abcdefg"))), "7 and 7 names; .* at most 6"),
+        (lambda g: (setattr(g, "pictured", ["a", "a"]), setattr(g, "present", ["b", "c"])), "pictured holds 'a' twice"),
+        (lambda g: setattr(g, "pictured", ["  "]), "pictured\\[0\\] has 0 characters; allowed: 1 to 100"),
+        (lambda g: setattr(g, "present", ["x" * 101]), "present\\[0\\] has 101 characters"),
+        (lambda g: setattr(g, "present", ["all red mugs"]), "present: .*several objects"),
+        (lambda g: setattr(g, "goal_picture", msg.View()), "pictured names 'red mug', but there is no goal_picture"),
+        (
+            lambda g: setattr(g.goal_picture.depth, "data", conversions.flat(np.full((6, 8), np.nan, np.float32).view(np.uint8))),
+            "no return",
+        ),
+        (lambda g: setattr(g.goal_picture.image, "data", []), "goal_picture: view 'front': image has 0 bytes"),
+        (lambda g: setattr(g.goal_picture.camera_info, "k", np.zeros(9)), "goal_picture: .*positive focal lengths"),
+    ],
+)
+def test_wrong_goal_pictures_are_named(change, text: str) -> None:  # type: ignore[no-untyped-def]
+    goal = Manipulate.Goal()
+    conversions.write_goal_picture(goal, make_view(), {"red mug": "blue mug"})
+    change(goal)
+    with pytest.raises(conversions.InvalidMessage, match=text):
+        conversions.read_goal_picture(goal)
