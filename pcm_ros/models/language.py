@@ -213,6 +213,16 @@ class Branches:
         return Branches(layers, seen, torch.cat([self.logits, other.logits]), torch.cat([self.hidden, other.hidden]))
 
 
+def gathered(places: Sequence[tuple[Branches, int]]) -> tuple[Branches, list[int]]:
+    """Rows of different branches as one: all these branches joined, and each place's row in them."""
+    distinct = list({id(branches): branches for branches, _ in places}.values())
+    start, offset = {}, 0
+    for branches in distinct:
+        start[id(branches)] = offset
+        offset += len(branches)
+    return functools.reduce(Branches.joined, distinct), [start[id(branches)] + row for branches, row in places]
+
+
 @dataclass(frozen=True, eq=False)
 class Grown:
     """What was written behind R texts.

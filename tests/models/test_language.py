@@ -14,42 +14,7 @@ from torch import Tensor
 from pcm_ros.models.language import LanguageModel, load_causal
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
-from pcm_ros.models.torchvision_shim import prepare_torchvision
-
-WORDS = "the cat sat on a mat with 12 eggs and 7 more = << >> #### * + - / . ? Question: Answer:"
-
-
-def _tokenizer(folder: Path) -> int:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator([WORDS], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
-    return int(tokenizer.get_vocab_size())
-
-
-def _make(kind: str, folder: Path) -> Path:
-    prepare_torchvision()
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(3)
-    size = _tokenizer(folder)
-    common = {"vocab_size": size, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0}
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    if kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **common))
-    elif kind == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**shape, **common, max_position_embeddings=256))
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**shape, **common, max_position_embeddings=256, initializer_range=0.4))
-    model.save_pretrained(folder)
-    return folder
+from tests.models.tiny_language import make_model
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def of(kind: str) -> Path:
         if kind not in made:
-            made[kind] = _make(kind, tmp_path_factory.mktemp(kind))
+            made[kind] = make_model(kind, tmp_path_factory.mktemp(kind))
         return made[kind]
 
     return of

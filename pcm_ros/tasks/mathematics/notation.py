@@ -38,3 +38,26 @@ def compact(solution: str) -> str:
 def display(step: str) -> str:
     """A step for people: "sold <<48/2=24>> clips" becomes "sold 48/2 = 24 clips"."""
     return EQUATION.sub(lambda match: f"{match[1].strip()} = {match[2].strip()}", step)
+
+
+EXAMPLES = """Question: A baker makes 12 rolls in the morning and 18 in the evening. He sells 25 of them. How many rolls are left?
+Answer:
+The baker makes <<12+18=30>> rolls.
+After selling there are <<30-25=5>> rolls left.
+#### 5
+
+Question: Mia has 4 boxes of 6 pens. It is raining for 3 days. How many pens does Mia have?
+Answer:
+Mia has <<4*6=24>> pens.
+#### 24
+
+Question: A ticket costs $15 for adults and half as much for children. How much do 2 adults and 3 children pay?
+Answer:
+A child's ticket costs $<<15/2=7.5>>.
+The adults pay $<<2*15=30>>.
+The children pay $<<3*7.5=22.5>>.
+Together they pay $<<30+22.5=52.5>>.
+#### 52.5
+
+"""
+"""Worked examples that show the notation to a model without an adapter."""

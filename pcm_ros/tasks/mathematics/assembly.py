@@ -1,0 +1,113 @@
+"""Solvers by the name of their method, and the two functions that most people need: `solve` and `rank`."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from pcm_ros.consensus import Scorer
+from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.registry import WEIGHTS
+from pcm_ros.tasks.mathematics.generator import StepGenerator
+from pcm_ros.tasks.mathematics.notation import EXAMPLES
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
+from pcm_ros.tasks.mathematics.solver import Ranking, Solution, Solver
+
+ADAPTER = WEIGHTS / "maths-adapter.safetensors"
+Method = Literal["consensus", "greedy", "majority"]
+METHODS: tuple[str, ...] = get_args(Method)
+_loading = threading.Lock()
+
+
+def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:
+    """A model with an adapter, loaded once a process. Raises ModelUnavailable."""
+    with _loading:
+        return _loaded(path, adapter)
+
+
+@functools.cache
+def _loaded(path: Path | None, adapter: Path | None) -> LanguageModel:
+    return LanguageModel(path, adapter)
+
+
+def scorers(base: LanguageModel) -> list[Scorer]:
+    """The experts of the ensemble. base: the language model without an adapter."""
+    return [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
+
+
+def solver(
+    method: Method = "consensus",
+    beam: int = 5,
+    proposals: int = 4,
+    temperature: float = 0.7,
+    model: Path | None = None,
+    adapter: Path | None = ADAPTER,
+    stop_here: bool = True,
+    calculate: bool = True,
+) -> Solver:
+    """A solver, all baselines included.
+
+    Args:
+        method: "consensus" = beam search over steps with all experts; "greedy" = the likeliest step each time, no experts;
+            "majority" = beam * proposals plain samples, and the answer that most of them give.
+        beam: partial solutions kept. proposals: steps drawn for each; beam * proposals at the first step.
+        model: another language model, a GGUF file or a folder, which then works without the adapter, from worked examples in the prompt.
+        adapter: of the embedded model; None = none. stop_here, calculate: see `StepGenerator`.
+
+    Raises:
+        ModelUnavailable: a model or the adapter is missing or damaged.
+        ValueError: an argument out of its range.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is '{method}'; allowed: {', '.join(METHODS)}")
+    for name, value in (("beam", beam), ("proposals", proposals)):
+        if not 1 <= value <= 64:
+            raise ValueError(f"{name} is {value}; allowed: 1..64")
+    if model is not None:
+        adapter = None
+    if adapter is not None and not Path(adapter).is_file():
+        raise ModelUnavailable(f"'{adapter}' does not exist; remedy: reinstall pcm_ros, or make it with training/maths_adapter.py")
+    generating = language_model(model, adapter)
+    preamble = EXAMPLES if adapter is None else ""
+    if method == "greedy":
+        generator = StepGenerator(generating, 1, 1, temperature=0, stop_here=False, calculate=calculate, preamble=preamble)
+        return Solver(generator, [GeneratorLikelihood()], width=1)
+    count = beam * proposals
+    if method == "majority":
+        generator = StepGenerator(
+            generating, count, 1, by_votes=True, temperature=temperature, stop_here=False, calculate=calculate, preamble=preamble
+        )
+        return Solver(generator, [Agreement()], width=count)
+    generator = StepGenerator(
+        generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=preamble
+    )
+    return Solver(generator, scorers(language_model(model, None)), width=beam)
+
+
+_cached_solver = functools.cache(solver)
+_solving = threading.Lock()
+
+
+def solve(
+    question: str,
+    beam: int = 5,
+    proposals: int = 4,
+    deadline: float | None = None,
+    max_tokens: int = 4000,
+    seed: int = 0,
+    method: Method = "consensus",
+    model: Path | None = None,
+) -> Solution:
+    """Solve a word problem. Calls from several threads take turns. Arguments and errors: `solver` and `Solver.iterate`."""
+    with _solving:
+        return _cached_solver(method, beam, proposals, model=model).solve(question, seed, deadline, max_tokens)
+
+
+def rank(question: str, solutions: Sequence[str]) -> Ranking:
+    """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
+    with _solving:
+        return _cached_solver().rank(question, solutions)

@@ -1,0 +1,170 @@
+"""The experts on solutions that need no training: arithmetic, the question's numbers, agreement, likelihoods. Lower energy is better.
+
+Each judges complete and partial solutions alike, so that a beam can compare them; what only a complete solution can be blamed for
+(numbers of the question that it never uses, an answer that nobody else finds) is neutral for partial ones.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from pcm_ros.consensus import Batch
+from pcm_ros.models.language import Branches, LanguageModel, gathered
+from pcm_ros.tasks.mathematics.arithmetic import final_answer
+from pcm_ros.tasks.mathematics.notation import prompt
+from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
+from pcm_ros.tasks.mathematics.reading import usage
+
+
+class Arithmetic:
+    """Do the equations hold?
+
+    Energy: equations that do not hold, at most 3, plus 1 for a complete solution without any and 1 for an answer that is not the
+    result of the last equation. Range 0..5. Source: exact fractions (`arithmetic.py`), tolerance half a unit of the last digit written.
+    Wrong when: the slip is in what is calculated, not in how; a generator with a calculator makes no slips, so this says little then.
+    """
+
+    name, cost, differentiable = "arithmetic", 1e-4, False
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64."""
+        found = [usage(context.question, text) for text in texts_of(batch)]
+        return torch.tensor(
+            [min(u.wrong, 3) + (u.complete and not u.equations) + (u.complete and u.equations > 0 and not u.answer_is_last) for u in found],
+            dtype=torch.float64,
+        )
+
+
+class QuestionNumbers:
+    """Are the question's numbers and units used, and no others?
+
+    Energy: share of operands of unknown origin (neither in the question, nor an earlier result, nor a common constant such as 60 or 100);
+    for complete solutions also the share of the question's numbers that no equation uses, 0.5 for each intermediate result that is never
+    used (at most 1), and 0.5 times the share of the asked words (the unit) missing in the last step. Range 0..3.5.
+    Source: `reading.py`. Wrong when: the question holds numbers that play no part, or numbers in words unknown to it.
+    """
+
+    name, cost, differentiable = "numbers", 2e-4, False
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64."""
+        energies = []
+        for text in texts_of(batch):
+            use = usage(context.question, text)
+            energy = use.unknown / max(use.operands, 1)
+            if use.complete:
+                energy += use.unused / max(use.numbers, 1) + 0.5 * min(use.idle, 2) + 0.5 * (1 - use.on_topic)
+            energies.append(energy)
+        return torch.tensor(energies, dtype=torch.float64)
+
+
+class Agreement:
+    """Do other solutions come to the same answer?
+
+    Energy of a complete solution: -log((votes for its answer + 0.5) / (all votes + 1)), votes being how often each was drawn. That is
+    self-consistency (Wang et al., arXiv 2203.11171) as an energy. Range 0..about log(2 N + 2). Partial solutions get the mean of the
+    complete ones, which is neutral. Source: the other proposals. Wrong when: the generator makes one mistake more often than it is right;
+    a solution without an answer agrees with none.
+    """
+
+    name, cost, differentiable = "agreement", 1e-5, False
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64."""
+        complete, votes = batch.extras["complete"].tolist(), batch.extras["votes"].tolist()
+        answers = [final_answer(text) if done else None for text, done in zip(texts_of(batch), complete, strict=True)]
+        tally: dict[Fraction, float] = {}
+        for answer, count in zip(answers, votes, strict=True):
+            if answer is not None:
+                tally[answer] = tally.get(answer, 0.0) + count
+        total = sum(votes[row] for row, done in enumerate(complete) if done) + 1
+        share = torch.tensor([(tally.get(answer, 0.0) if answer is not None else 0.0) + 0.5 for answer in answers], dtype=torch.float64)
+        energies = -torch.log(share / total)
+        done = batch.extras["complete"]
+        return torch.where(done, energies, energies[done].mean()) if done.any() else torch.zeros(len(batch), dtype=torch.float64)
+
+
+class GeneratorLikelihood:
+    """How likely the generator itself finds the solution.
+
+    Energy: minus the mean log-likelihood per token, nats, 0..about 3; 0 where no generator made the text. Source: the generator.
+    Wrong when: the generator is sure of a mistake. Common phrases and short solutions are favoured.
+    """
+
+    name, cost, differentiable = "generator", 1e-6, False
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64."""
+        likelihood, tokens = batch.parameters[:, 0], batch.parameters[:, 1]
+        return -likelihood / tokens.clamp_min(1)
+
+
+Read = tuple[Branches, int, float, int]
+"""Branches, row in them, log-likelihood (nats) of the text given the question, and its tokens."""
+
+
+class ReadSolutions:
+    """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self._question = ""
+        self._read: dict[str, Read] = {}
+
+    def __call__(self, problem: Problem, texts: list[str]) -> list[Read]:
+        """For each text: branches and row in them, log-likelihood (nats) of the text given the question, and its tokens.
+
+        Raises:
+            OutOfTime: the deadline came.
+        """
+        if problem.question != self._question or not self._read:
+            problem.check_time()
+            self._question, self._read = "", {}
+            self._read = {"": (self.model.read([self.model.encode(prompt(problem.question))]), 0, 0.0, 0)}
+            self._question = problem.question
+        known = self._read
+        while missing := {self._next(known, text) for text in texts} - {("", "")}:
+            problem.check_time()
+            todo = sorted(missing)
+            parents = [known[start] for start, _ in todo]
+            pieces = [self.model.encode(line) for _, line in todo]
+            joined, rows = gathered([parent[:2] for parent in parents])
+            fed, likelihoods = self.model.feed(joined, rows, pieces)
+            for row, ((start, line), parent) in enumerate(zip(todo, parents, strict=True)):
+                known[start + line] = (fed, row, parent[2] + sum(likelihoods[row]), parent[3] + len(pieces[row]))
+        self._read = {text: known[text] for text in ("", *texts)}  # older branches are large, and no beam goes on from them
+        return [known[text] for text in texts]
+
+    @staticmethod
+    def _next(known: dict[str, Read], text: str) -> tuple[str, str]:
+        """The longest known prefix of whole lines, and the line behind it; two empty texts if all is known."""
+        if text in known:
+            return "", ""
+        lines = text.splitlines(keepends=True)
+        for count in range(len(lines) - 1, -1, -1):
+            start = "".join(lines[:count])
+            if start in known:
+                return start, lines[count]
+        raise AssertionError("the empty text is always known")
+
+
+class Likelihood:
+    """How natural a language model that was not tuned on solutions finds the text.
+
+    Energy: minus the mean log-likelihood per token given the question, nats, 0..about 5; 0 for an empty text. Source: the base model, which
+    has read more than word problems. Wrong when: a wrong solution is fluent; it knows next to no arithmetic.
+    """
+
+    differentiable = False
+
+    def __init__(self, model: LanguageModel, name: str = "likelihood") -> None:
+        self.name, self.cost = name, 0.02
+        self._read = ReadSolutions(model)
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64. Raises OutOfTime."""
+        found = self._read(context, texts_of(batch))
+        return torch.tensor([-likelihood / max(tokens, 1) for *_, likelihood, tokens in found], dtype=torch.float64)
