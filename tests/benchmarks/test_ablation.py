@@ -43,6 +43,7 @@ def test_the_same_episode_under_every_variant(written: Path) -> None:
         assert (f"{name}.p_value" in data["results"]) == (name != DEFAULT)
     page = written.with_suffix(".html").read_text()
     assert f"scorers: {AXES['scorers'].description}" in page
+    assert page.count("results with their intervals") == 3, "one plot each for rates, differences and seconds, not one a variant"
 
 
 def test_an_unfinished_run_goes_on_by_variant_and_seed(written: Path, tmp_path: Path) -> None:
