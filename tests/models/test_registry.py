@@ -17,7 +17,7 @@ def test_the_embedded_models_are_known() -> None:
     assert {"segmenter", "minilm", "pcm-clip-resnet"} <= set(known)
     assert {known[name].role for name in ("segmenter", "minilm", "pcm-clip-resnet")} == {"segmenter", "sentence", "clip"}
     for model in known.values():
-        assert model.files[0].suffix == ".safetensors"
+        assert model.files[0].suffix in (".safetensors", ".gguf")
         assert model.licence in ("Apache-2.0", "MIT")
 
 

@@ -1,0 +1,170 @@
+"""The trained experts: what they are given, how their files are checked, and that the training scripts make files that they load."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pcm_ros.models.language import LanguageModel, load_causal
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
+from pcm_ros.models.sentence import sentence_encoder
+from pcm_ros.tasks.mathematics.notation import prompt
+from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
+from pcm_ros.tasks.mathematics.reading import FEATURES, read_question, structure, usage
+from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNetwork, SentenceVerifier, sentence_inputs
+from tests.tasks.mathematics.conftest import KNOWN
+from training import maths_sentence_verifier
+from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, sampled, stopped
+from training.maths_samples import problems, right
+
+QUESTION = next(iter(KNOWN))
+TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
+
+
+def batch_of(texts: list[str]) -> object:
+    count = len(texts)
+    return solutions_batch(texts, ["####" in text for text in texts], [1.0] * count, [0.0] * count, [0] * count)
+
+
+def test_numbers_in_digits_and_words() -> None:
+    read = read_question("Half of the 1,200 eggs cost $2.50 each, 20% off. How many dozen eggs did three cooks buy?")
+    assert [float(values[0]) for values in read.numbers] == [0.5, 1200, 2.5, 0.2, 12, 3]
+    assert read.asked == {"dozen", "egg", "three", "cook", "buy"}
+    assert read.per_cent
+    assert read.money
+
+
+def test_usage_of_a_solution() -> None:
+    use = usage(QUESTION, TEXTS[1])
+    assert (use.lines, use.equations, use.wrong, use.numbers, use.unused, use.unknown, use.idle) == (2, 2, 0, 3, 0, 0, 0)
+    assert use.complete
+    assert use.answer_is_last
+    assert use.on_topic == 1.0
+    odd = usage(QUESTION, "Tom has <<3*4=13>> cats.\nSo <<99-3=96>> cats.\n#### 5")
+    assert (odd.wrong, odd.unused, odd.unknown, odd.idle, odd.answer_is_last, odd.on_topic) == (1, 1, 1, 1, False, 0.0)
+    for text in (*TEXTS, "", "nonsense"):
+        features = structure(QUESTION, text)
+        assert len(features) == FEATURES
+        assert all(abs(value) < 10 for value in features)
+
+
+@pytest.fixture
+def hidden_file(tiny_folder: Path, tmp_path: Path) -> Path:
+    model, _ = load_causal(tiny_folder, torch.float32, "eager")
+    add_low_rank(model, 2, 4.0, within=r"\.layers\.1\.")
+    torch.manual_seed(1)
+    for _, layer in low_rank_layers(model):
+        layer.up.data.normal_(0, 0.1)
+    path = tmp_path / "hidden.safetensors"
+    save_adapter(model, path, torch.float32, more={"head.weight": torch.randn(64), "head.bias": torch.tensor([0.5])})
+    return path
+
+
+def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hidden_file: Path) -> None:
+    from safetensors.torch import load_file
+
+    scorer = HiddenStateVerifier(LanguageModel(tiny_folder, dtype=torch.float32), hidden_file)
+    energies = scorer.energy(batch_of(TEXTS), Problem(QUESTION))  # type: ignore[arg-type]
+    reference = LanguageModel(tiny_folder, adapter=hidden_file, dtype=torch.float32)
+    head = load_file(hidden_file)
+    for text, energy in zip(TEXTS, energies.tolist(), strict=True):
+        ids = reference.encode(prompt(QUESTION)) + [token for line in text.splitlines(keepends=True) for token in reference.encode(line)]
+        state = reference.read([ids]).hidden[0]
+        logit = float(state @ head["head.weight"] + head["head.bias"])
+        assert energy == pytest.approx(float(torch.nn.functional.softplus(torch.tensor(-logit))), abs=1e-3)
+
+
+def test_files_that_are_no_verifier(tiny_folder: Path, tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(7), "head.bias": torch.zeros(1)}, tmp_path / "other.safetensors")
+    save_file({"x": torch.zeros(7)}, tmp_path / "none.safetensors")
+    model = LanguageModel(tiny_folder, dtype=torch.float32)
+    with pytest.raises(ModelUnavailable, match="states of size 7"):
+        HiddenStateVerifier(model, tmp_path / "other.safetensors")
+    with pytest.raises(ModelUnavailable, match="no verifier's head"):
+        HiddenStateVerifier(model, tmp_path / "none.safetensors")
+    with pytest.raises(ModelUnavailable, match="no sentence verifier"):
+        SentenceVerifier(sentence_encoder(), tmp_path / "none.safetensors")
+
+
+def test_what_the_sentence_verifier_sees() -> None:
+    inputs = sentence_inputs(sentence_encoder(), [QUESTION] * 3, [*TEXTS, ""])
+    assert inputs.shape == (3, SentenceNetwork.INPUTS)
+    assert torch.isfinite(inputs).all()
+    together = sentence_inputs(sentence_encoder(), [QUESTION] * 3, [*TEXTS, ""], together=True)
+    assert torch.allclose(inputs, together, atol=1e-3)
+
+
+PROBLEM = Sampled(
+    0, "gsm8k", QUESTION, "10", True,
+    ((TEXTS[1], 3, True), ("Tom has <<3*4=12>> eggs.\n#### 12", 1, False), ("#### 3", 2, False)),
+)  # fmt: skip
+
+
+def test_beginnings_have_the_share_of_their_right_ends() -> None:
+    found = {beginning.text: beginning for beginning in beginnings(PROBLEM)}
+    assert found[TEXTS[0]].right == 0.75
+    assert found[TEXTS[0]].count == 4
+    assert (found[TEXTS[1]].right, found[TEXTS[1]].complete) == (1.0, True)
+    assert stopped(TEXTS[0]) == "Tom has <<3*4=12>> eggs.\n#### 12"
+    assert stopped("no equation\n") is None
+    early = Sampled(0, "gsm8k", QUESTION, "12", True, ((TEXTS[1], 1, False),))
+    assert {b.text: b.right for b in beginnings(early)}["Tom has <<3*4=12>> eggs.\n#### 12"] == 1.0
+
+
+def test_figures_on_held_out_problems() -> None:
+    energies = {(0, TEXTS[1]): 0.1, (0, "Tom has <<3*4=12>> eggs.\n#### 12"): 2.0, (0, "#### 3"): 0.5}
+    figures = held_out_figures(energies, [PROBLEM])
+    assert figures == {
+        "gsm8k.auc": 1.0, "gsm8k.sample": 0.5, "gsm8k.majority": 1.0, "gsm8k.selected": 1.0, "gsm8k.weighted": 1.0, "gsm8k.problems": 1,
+    }  # fmt: skip
+    assert area_under_curve([1, 1, 1], [True, False, False]) == 0.5
+
+
+def test_answers_decide_what_is_right() -> None:
+    assert right("<<3*4=12>>\n#### 12", "12")
+    assert right("#### 1200.00", "1,200")
+    assert not right("#### 13", "12")
+    assert not right("there are 12", "12")  # no answer's line: it never came to an end
+
+
+def test_training_problems_come_in_a_fixed_order_with_held_out_ones_first(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(json.dumps({"question": f"q{n}", "answer": f"a\n#### {n}"}) for n in range(400)))
+    first, second = (list(problems(path, 0.4, 0)) for _ in range(2))
+    assert first == second
+    recorded = [problem for problem in first if problem.source == "gsm8k"]
+    assert [problem.index for problem in recorded[:300]] == list(range(100, 400))
+    assert all(problem.held_out == (problem.index >= 100) for problem in recorded)
+    assert sorted(problem.index for problem in recorded) == list(range(400))
+    assert abs(sum(problem.source == "generated" for problem in first) / len(first) - 0.4) < 0.01
+
+
+def test_the_sentence_verifier_is_trained_to_a_file_that_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right samples speak of eggs, wrong ones of nothing: so much a few seconds of training must find out."""
+    lines = []
+    for number in range(40):
+        good, bad = f"There are <<{number}+2={number + 2}>> eggs.", "Nobody knows why."
+        samples = [
+            {"text": f"{good}\n#### {number + 2}", "count": 2, "right": True},
+            {"text": f"{bad}\n#### {number}", "count": 2, "right": False},
+        ]
+        question = f"There are {number} eggs and 2 more. How many eggs are there?"
+        lines.append({"source": "gsm8k", "question": question, "answer": str(number + 2), "held_out": number % 4 == 0, "samples": samples})
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    out = tmp_path / "verifier.safetensors"
+    arguments = ["x", "--samples", str(tmp_path / "samples.jsonl"), "--out", str(out), "--epochs", "60", "--batch", "64"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    maths_sentence_verifier.main()
+    card = json.loads((tmp_path / "verifier.card.json").read_text())
+    assert card["held_out"]["gsm8k.auc"] == 1.0
+    scorer = SentenceVerifier(sentence_encoder(), out)
+    for problem in sampled(tmp_path / "samples.jsonl"):
+        if problem.held_out:
+            energies = scorer.energy(batch_of([text for text, _, _ in problem.samples]), Problem(problem.question))  # type: ignore[arg-type]
+            assert energies[0] < energies[1]

@@ -1,0 +1,89 @@
+"""Train the verifier on sentence embeddings and structure features.
+
+python -m training.maths_sentence_verifier --samples runs/maths/samples.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from pcm_ros.models.registry import WEIGHTS
+from pcm_ros.models.sentence import sentence_encoder
+from pcm_ros.tasks.mathematics.verifiers import SentenceNetwork, sentence_inputs
+from training.card import write_card
+from training.maths_labels import Sampled, beginnings, held_out_figures, sampled
+
+DATA = "Solutions that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones."
+LIMITS = "Word problems like GSM8K's. It compares topics and counts; it does no sums and does not tell who gives whom."
+
+
+def evaluated(network: SentenceNetwork, problems: list[Sampled]) -> dict[str, float]:
+    """Figures on held-out problems."""
+    pairs = [(problem, text) for problem in problems for text, _, _ in problem.samples]
+    inputs = sentence_inputs(sentence_encoder(), [p.question for p, _ in pairs], [text for _, text in pairs], together=True)
+    network.eval()
+    with torch.inference_mode():
+        energies = functional.softplus(-network(inputs)).tolist()
+    network.train()
+    return held_out_figures({(p.number, text): energy for (p, text), energy in zip(pairs, energies, strict=True)}, problems)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, required=True, help="made by training/maths_samples.py")
+    parser.add_argument("--out", type=Path, default=WEIGHTS / "maths-sentence-verifier.safetensors")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--decay", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.manual_seed(options.seed)
+    started = time.time()
+    problems = sampled(options.samples)
+    held_out = [problem for problem in problems if problem.held_out]
+    learnt = [beginning for problem in problems if not problem.held_out for beginning in beginnings(problem)]
+    texts = [beginning.text for beginning in learnt]
+    inputs = sentence_inputs(sentence_encoder(), [beginning.question for beginning in learnt], texts, together=True).half()
+    labels = torch.tensor([beginning.right for beginning in learnt])
+    weights = torch.tensor([float(beginning.count) for beginning in learnt]).sqrt()
+    print(f"{len(learnt)} beginnings of {len(problems)} problems, {time.time() - started:.0f} s", flush=True)
+    network = SentenceNetwork().train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=options.decay)
+    steps = options.epochs * (len(learnt) // options.batch + 1)
+    rng = np.random.default_rng(options.seed)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = options.rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        rows = torch.from_numpy(rng.integers(len(learnt), size=options.batch))
+        losses = functional.binary_cross_entropy_with_logits(network(inputs[rows].float()), labels[rows], reduction="none")
+        loss = (losses * weights[rows]).sum() / weights[rows].sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step % max(steps // 6, 1) == 0 or step + 1 == steps:
+            print(f"step {step + 1} of {steps}, loss {float(loss.detach()):.4f}, held out {evaluated(network, held_out)}", flush=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}, options.out)
+    write_card(
+        options.out,
+        "verifier",
+        "pcm_ros.tasks.mathematics.verifiers.SentenceNetwork on MiniLM embeddings and counts",
+        f"python -m training.maths_sentence_verifier --samples SAMPLES --epochs {options.epochs} --seed {options.seed}",
+        evaluated(network, held_out),
+        {"problems": len(problems) - len(held_out), "beginnings": len(learnt), "minutes": round((time.time() - started) / 60, 1)},
+        DATA,
+        LIMITS,
+    )
+
+
+if __name__ == "__main__":
+    main()
