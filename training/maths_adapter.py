@@ -30,7 +30,8 @@ from pcm_ros.tasks.mathematics.notation import compact, prompt, written
 from training.maths_problems import make_problem
 
 HELD_OUT = 300  # the last problems of the train split
-MICRO = 8  # sequences that go through the network together
+MICRO = 8  # sequences that go through the network together, fewer if they are long:
+MICRO_TOKENS = 1200  # what attention keeps for the backward pass grows with the square of the length
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def padded(examples: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.T
     return ids, labels
 
 
+def fitting(examples: Sequence[Any]) -> list[Sequence[Any]]:
+    """Examples (with `ids`) in parts of at most MICRO_TOKENS padded tokens (or of one example)."""
+    count = max(1, MICRO_TOKENS // max(len(example.ids) for example in examples))
+    return [examples[start : start + count] for start in range(0, len(examples), count)]
+
+
 def summed_loss(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum of the cross-entropies of the labels, in nats."""
     states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
@@ -100,8 +107,8 @@ def validation(model: Any, examples: Sequence[Example], pad: int) -> float:
     """Mean loss per solution token, in nats."""
     ordered = sorted(examples, key=lambda example: len(example.ids))
     total, count = 0.0, 0
-    for start in range(0, len(ordered), 2 * MICRO):
-        ids, labels = padded(ordered[start : start + 2 * MICRO], pad)
+    for start in range(0, len(ordered), MICRO):
+        ids, labels = padded(ordered[start : start + MICRO], pad)
         total += float(summed_loss(model, ids, labels))
         count += int((labels >= 0).sum())
     return total / count
@@ -179,13 +186,14 @@ def main() -> None:
         rate = options.rate * min(1.0, (index + 1) / options.warmup) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batches = [padded([examples[row] for row in micro], tokenizer.pad_token_id) for micro in step]
+        parts = [part for micro in step for part in fitting([examples[row] for row in micro])]
+        batches = [padded(part, tokenizer.pad_token_id) for part in parts]
         wanted = sum(int((labels >= 0).sum()) for _, labels in batches)
         total = 0.0
         for ids, labels in batches:
             loss = summed_loss(model, ids, labels) / wanted
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

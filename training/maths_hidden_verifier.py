@@ -33,7 +33,7 @@ from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
-from training.maths_adapter import MICRO, steps_of_epoch
+from training.maths_adapter import fitting, steps_of_epoch
 from training.maths_labels import Sampled, beginnings, held_out_figures, sampled, stopped
 from training.maths_samples import right
 from training.maths_sentence_verifier import DATA
@@ -158,7 +158,7 @@ def main() -> None:
         for index in range(done, len(plan)):
             for group in optimiser.param_groups:
                 group["lr"] = options.rate * min(1.0, (index + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * index / len(plan))))
-            batches = [padded([examples[row] for row in micro[:MICRO]]) for micro in plan[index]]
+            batches = [padded(part) for micro in plan[index] for part in fitting([examples[row] for row in micro])]
             judged = sum(int((~targets.isnan()).sum()) for _, targets in batches)
             total = 0.0
             for ids, targets in batches:
