@@ -4,9 +4,9 @@
 
 For each expert alone and for all together, the numbers of `pcm_ros.models.registry.Calibration` are fitted: how much each expert's word on
 colours and on kinds counts, biases and a scale. They make softmax(log-odds) over the objects of a scene, in one view, the probability that
-the chosen object is the right one (as temperature scaling does for one model, Guo et al., arXiv 1706.04599), and sigmoid(log-odds) of the best
-object, fused over the views, the probability that what the phrase says is there at all. After that, energies of different experts are nats
-of one currency and can be summed. The file also holds the words that the experts know from their training.
+the chosen object is the right one (as temperature scaling does for one model, Guo et al., arXiv 1706.04599), and sigmoid(log-odds) of the
+best object, fused over the views, the probability that what the phrase says is there at all. After that, energies of different experts are
+nats of one currency and can be summed. The file also holds the words that the experts know from their training.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
     GraspScorer,
     ReachScorer,
     StabilityScorer,
+    TargetScorer,
     TwinStabilityScorer,
     WorkspaceScorer,
 )
@@ -157,8 +158,8 @@ def build_generator(config: ManipulationConfig) -> PickPlaceGenerator:
 
 
 def feasibility_scorers() -> list[Scorer]:
-    """The cheap geometric scorers: reach, workspace, grasp, collision, stability by contacts."""
-    return [ReachScorer(), WorkspaceScorer(), GraspScorer(), CollisionScorer(), StabilityScorer()]
+    """The cheap geometric scorers: reach, workspace, grasp, collision, place in an arrangement, stability by contacts."""
+    return [ReachScorer(), WorkspaceScorer(), GraspScorer(), CollisionScorer(), TargetScorer(), StabilityScorer()]
 
 
 def last_scorers(config: ManipulationConfig) -> list[tuple[Scorer, int]]:

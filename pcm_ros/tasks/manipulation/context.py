@@ -10,6 +10,15 @@ from pcm_ros.tasks.manipulation.workcell import Observation
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where scene object `category` shall stand: centre x, y, world metres."""
+
+    category: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Context:
     """One planning problem.
 
@@ -19,6 +28,8 @@ class Context:
         scene: what perception made of the observation.
         observation: the images; a scorer of one view needs only that view in it.
         failed: picks (x, y, z, yaw) that the hand has tried in vain since something was last moved; others come first.
+        target: the motion is a step of an arrangement of several objects, which says what is to be moved and where to; the relation
+            need not be true after it.
     """
 
     relation: Relation
@@ -26,3 +37,4 @@ class Context:
     scene: Scene
     observation: Observation
     failed: tuple[tuple[float, float, float, float], ...] = ()
+    target: Target | None = None

@@ -285,3 +285,28 @@ class TwinStabilityScorer:
                 self._known.update({(number, motions[row]): float(energy) for row, energy in zip(new, energies, strict=True)})
             result[rows] = torch.tensor([self._known[number, motions[row]] for row in rows], dtype=torch.float64)
         return result
+
+
+class TargetScorer:
+    """How near a motion brings the right object to where an arrangement wants it (`Context.target`); without a target it says nothing.
+
+    Energy: half the squared distance over SPREAD squared, at most MOST; MOST for a motion of another object. Range 0..1000 nats: what the
+    views say of the relation, which comes later, must not hold the object back.
+    Wrong when: the arrangement was planned on a scene that perception got wrong.
+    """
+
+    name = "target"
+    cost = 1e-8
+    differentiable = False
+    SPREAD, MOST = 0.005, 1000.0
+
+    def energy(self, batch: Batch, context: PlanningContext) -> Tensor:
+        """(N,) float64 nats."""
+        target = getattr(context, "target", None)
+        if target is None:
+            return torch.zeros(len(batch), dtype=torch.float64)
+        world = world_model(context)
+        where = world.centers[batch.category, :2] + batch.extras["motion"][:, :2]
+        away = (where - torch.tensor([target.x, target.y], dtype=torch.float64)).norm(dim=1)
+        energy = (0.5 * (away / self.SPREAD).square()).clamp(max=self.MOST)
+        return torch.where(batch.category == target.category, energy, torch.full_like(energy, self.MOST))

@@ -32,7 +32,7 @@ class GeneratorConfig:
     """
 
     count: int = 256
-    explore: float = 0.15
+    explore: float = 0.35
     modes: tuple[float, float, float, float] = (0.15, 0.5, 0.2, 0.15)
     temperature: float = 0.25
 

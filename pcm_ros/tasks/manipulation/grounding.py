@@ -80,68 +80,12 @@ class ClipGrounder:
 
 # What people call colours, one word each; what also names a thing to be taken ("wine bottle", "lemon") is left out.
 COLOR_NAMES = frozenset(
-    [
-        "red",
-        "orange",
-        "yellow",
-        "green",
-        "cyan",
-        "blue",
-        "purple",
-        "pink",
-        "brown",
-        "black",
-        "white",
-        "gray",
-        "grey",
-        "amber",
-        "aqua",
-        "aquamarine",
-        "azure",
-        "beige",
-        "bronze",
-        "burgundy",
-        "carmine",
-        "cerulean",
-        "charcoal",
-        "chartreuse",
-        "cobalt",
-        "copper",
-        "coral",
-        "cream",
-        "crimson",
-        "ebony",
-        "emerald",
-        "fuchsia",
-        "gold",
-        "golden",
-        "indigo",
-        "ivory",
-        "khaki",
-        "lavender",
-        "lilac",
-        "magenta",
-        "maroon",
-        "mauve",
-        "navy",
-        "ochre",
-        "olive",
-        "ruby",
-        "salmon",
-        "sapphire",
-        "scarlet",
-        "silver",
-        "tan",
-        "taupe",
-        "teal",
-        "terracotta",
-        "turquoise",
-        "umber",
-        "vermilion",
-        "violet",
-        "colored",
-        "coloured",
-    ]
+    (  # noqa: SIM905
+        "red orange yellow green cyan blue purple pink brown black white gray grey amber aqua aquamarine azure beige bronze burgundy "
+        "carmine cerulean charcoal chartreuse cobalt copper coral cream crimson ebony emerald fuchsia gold golden indigo ivory khaki "
+        "lavender lilac magenta maroon mauve navy ochre olive ruby salmon sapphire scarlet silver tan taupe teal terracotta turquoise "
+        "umber vermilion violet colored coloured"
+    ).split()
 )
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
 from pcm_ros.tasks.manipulation.arrangement import SUPPORT, contradiction, in_order, mirrored, still_wanted
-from pcm_ros.tasks.manipulation.context import Context
+from pcm_ros.tasks.manipulation.context import Context, Target
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.grounding import unfamiliar_words
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
+from pcm_ros.tasks.manipulation.rearrangement import Placed, rearrange
 from pcm_ros.tasks.manipulation.relation_scorer import (
     CONTRAST,
     PRESENT,
@@ -41,6 +42,10 @@ from pcm_ros.tasks.manipulation.world_model import world_model
 FOUND_BEFORE = 2.0
 # Of the likeliest object's probability of being the subject: what is less likely than this is not moved in its place.
 SAME_SUBJECT = 0.1
+# Attempts at one relation after which an arrangement of all is looked for.
+STUCK = 2
+# What is put within this of its place in an arrangement, metres, is there.
+NEAR_TARGET = 0.03
 # An object that is within this of where it was before it was moved, metres, was not moved.
 UNMOVED = 0.015
 
@@ -320,6 +325,7 @@ class _Run:
         """
         relations = (*standing, *stage)
         spent: dict[Relation, int] = {}
+        steps = 0  # towards an arrangement of several objects
         while True:
             observation, scene = yield from self._look()
             holds: dict[Relation, bool] = {}
@@ -337,6 +343,16 @@ class _Run:
                 raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent.get(wanted, 0)} attempts at it")
             held = tuple(relation for relation in relations if holds[relation])
             reason, way, last = "", None, None
+            if not steps and spent.get(wanted, 0) >= STUCK:
+                steps = 1
+            if steps and (step := self._step(relations, scene, observation)) is not None:
+                self._subject(step.relation, scene, observation)
+                doubt, last = yield from self._agreed(step)
+                if doubt is None and last is not None and steps < 2 * len(scene.objects):
+                    steps += 1
+                    yield from self._execute(step, last)
+                    spent[wanted] = spent.get(wanted, 0) + bool(self._failed)
+                    continue
             for way in self._ways(wanted, spent, stage, scene, observation):
                 if way not in self._meant or len(self._meant[way]) != len(scene.objects) or way not in holds:
                     self._check(Context(way, (), scene, observation))
@@ -353,7 +369,10 @@ class _Run:
                     break
                 reason = reason or doubt
             else:
-                raise _Ended(Outcome.IMPOSSIBLE, reason)
+                if steps or (step := self._step(relations, scene, observation)) is None:
+                    raise _Ended(Outcome.IMPOSSIBLE, reason)
+                steps = 1
+                continue
             assert way is not None and last is not None
             spent[way] = spent.get(way, 0) + 1
             if way == mirrored(wanted):
@@ -377,6 +396,35 @@ class _Run:
             yield occupant
         if (other := mirrored(wanted)) is not None:
             yield other
+
+    def _step(self, relations: Sequence[Relation], scene: Scene, observation: Observation) -> Context | None:
+        """The first motion towards an arrangement in which all relations hold; None: there is none to be found, or it is there already."""
+        if any(relation.plural for relation in relations):
+            return None
+        placed = [Placed(r.kind, tuple(self._likeliest(r, k) for k in range(len(r.phrases)))) for r in relations]
+        world = world_model(Context(relations[0], (), scene, observation))
+        graspable = plan_grasps(world).graspable(world.count)
+        resting = torch.stack([self._resting(kind, scene, observation) for kind in SUPPORT]).any(dim=0)
+        plan = rearrange(scene, placed, graspable.nonzero()[:, 0].tolist(), resting, mixed_seed(self._seed, 7000 + self._actions))
+        if plan is None:
+            return None
+        for load in resting[:, plan.first].nonzero()[:, 0].tolist():  # comes off first
+            name, carrier = self._name(load, scene), self._name(plan.first, scene)
+            if name != carrier:
+                return Context(Relation(RelationKind.NEXT_TO, name, (carrier,)), (), scene, observation, tuple(self._failed))
+        # Any relation that speaks of the object will do to name it.
+        for relation in [other for one in relations for other in (one, mirrored(one)) if other is not None]:
+            if self._subject(relation, scene, observation) == plan.first:
+                left, forward = plan.targets[plan.first]
+                x, y = (left * np.array(scene.limits.left) + forward * np.array(scene.limits.forward)).tolist()
+                return Context(relation, (), scene, observation, tuple(self._failed), Target(plan.first, x, y))
+        return None
+
+    def _subject(self, relation: Relation, scene: Scene, observation: Observation) -> int:
+        """The object that a relation's subject means, which may not have been asked for yet."""
+        if relation not in self._meant or len(self._meant[relation]) != len(scene.objects):
+            self._check(Context(relation, (), scene, observation))
+        return self._likeliest(relation, 0)
 
     def _agreed(self, context: Context) -> Generator[Event, None, tuple[str | None, Iteration | None]]:
         """The ensemble's plan and None, or why there is none worth an action (asked twice: proposals are drawn at random)."""
@@ -564,6 +612,8 @@ class _Run:
             return f"no feasible way to make '{relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}"
         meant = self._meant[relation]
         moved = int(last.leader.category[0])
+        if context.target is not None:
+            return self._astray(context, context.target, last)
         if float(meant[moved, 0]) < SAME_SUBJECT * float(meant[:, 0].max()):
             return f"no feasible way to move '{relation.subject}' was found: every proposal is to move something else or to fail"
         outcome = world_model(context).predict_scene(last.leader.category, last.leader.extras["motion"])
@@ -589,6 +639,15 @@ class _Run:
                 f"{sum(votes) / len(votes):.1f} nats > {self._config.expected:g}"
             )
         return None
+
+    @staticmethod
+    def _astray(context: Context, target: Target, last: Iteration) -> str | None:
+        """Why the best proposal does not lead to the target."""
+        center = context.scene.objects[target.category].center[:2] + last.leader.extras["motion"][0, :2].numpy()
+        away = float(np.linalg.norm(center - (target.x, target.y)))
+        if int(last.leader.category[0]) == target.category and away <= NEAR_TARGET:
+            return None
+        return f"no feasible way was found to put '{context.relation.subject}' where it leaves room for the rest ({100 * away:.1f} cm off)"
 
     def _execute(self, context: Context, last: Iteration) -> Iterator[Event]:
         action = action_of(last.leader)
