@@ -406,7 +406,7 @@ class LanguageModel:
             over = [i for i, row in enumerate(present) if ended[row]]
             if len(over) == len(present):
                 break
-            if len(over) >= 0.4 * len(present):  # until then it is cheaper to let them idle than to move the cache of the others
+            if len(over) >= 0.15 * len(present):  # until then it is cheaper to let them idle than to move the cache of the others
                 finished += [present[i] for i in over]
                 results.append(state.select(over))
                 left = [i for i, row in enumerate(present) if not ended[row]]

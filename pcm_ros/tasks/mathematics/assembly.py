@@ -12,10 +12,12 @@ from pcm_ros.consensus import Scorer
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.registry import WEIGHTS
+from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
 from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
 from pcm_ros.tasks.mathematics.solver import Ranking, Solution, Solver
+from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
 
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
 Method = Literal["consensus", "greedy", "majority"]
@@ -34,9 +36,23 @@ def _loaded(path: Path | None, adapter: Path | None) -> LanguageModel:
     return LanguageModel(path, adapter)
 
 
-def scorers(base: LanguageModel) -> list[Scorer]:
-    """The experts of the ensemble. base: the language model without an adapter."""
-    return [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
+def scorers(base: LanguageModel, sentence: Path | None = None, hidden: tuple[Path, Path] | None = None) -> list[Scorer]:
+    """The experts of the ensemble.
+
+    Args:
+        base: the language model without an adapter.
+        sentence: weights of the sentence verifier. hidden: the generator's adapter and the weights of the verifier that was tuned on it.
+
+    Raises:
+        ModelUnavailable: a file is missing or damaged.
+    """
+    experts: list[Scorer] = [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
+    if sentence is not None:
+        experts.append(SentenceVerifier(sentence_encoder(), sentence))
+    if hidden is not None:
+        adapter, weights = hidden
+        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter), weights))
+    return experts
 
 
 def solver(
@@ -48,6 +64,8 @@ def solver(
     adapter: Path | None = ADAPTER,
     stop_here: bool = True,
     calculate: bool = True,
+    sentence: Path | None = None,
+    hidden: Path | None = None,
 ) -> Solver:
     """A solver, all baselines included.
 
@@ -57,6 +75,7 @@ def solver(
         beam: partial solutions kept. proposals: steps drawn for each; beam * proposals at the first step.
         model: another language model, a GGUF file or a folder, which then works without the adapter, from worked examples in the prompt.
         adapter: of the embedded model; None = none. stop_here, calculate: see `StepGenerator`.
+        sentence, hidden: weights of the trained verifiers; None = the ensemble does without. hidden belongs to the adapter.
 
     Raises:
         ModelUnavailable: a model or the adapter is missing or damaged.
@@ -85,7 +104,8 @@ def solver(
     generator = StepGenerator(
         generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=preamble
     )
-    return Solver(generator, scorers(language_model(model, None)), width=beam)
+    tuned = None if hidden is None or adapter is None else (adapter, hidden)
+    return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
 _cached_solver = functools.cache(solver)
