@@ -35,6 +35,7 @@ from pcm_ros.tasks.manipulation.relation_scorer import (
     probability_of,
 )
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
+from pcm_ros.tasks.manipulation.situation import Situation, of_same_subject
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
 from pcm_ros.tasks.manipulation.world_model import world_model
 
@@ -204,19 +205,6 @@ class _Ended(Exception):
         self.outcome, self.message = outcome, message
 
 
-def _of_same_subject(wanted: Relation, missing: Sequence[Relation]) -> tuple[Relation, ...]:
-    """Of the relations that do not hold yet, those that one placement of the same subject can fulfil together with the wanted one: their
-    references stay where they are."""
-    if wanted.plural:
-        return ()
-    moving = {relation.subject for relation in missing} - {wanted.subject}
-    return tuple(
-        relation
-        for relation in missing
-        if relation.subject == wanted.subject and relation != wanted and not relation.plural and not moving & {*relation.references}
-    )
-
-
 def action_of(leader: Batch) -> PickPlace:
     """The pick and place of a batch of one."""
     pick, place = leader.extras["pick"][0].numpy(), leader.extras["place"][0].numpy()
@@ -289,12 +277,11 @@ class _Run:
         self._actions = 0
         self._failed: list[tuple[float, float, float, float]] = []
         self._degraded: dict[str, str] = {}  # who -> what was wrong with it first
-        self._seen: tuple[Observation, Scene] | None = None
+        self._seen: Situation | None = None
         self._expected: Scene | None = None
         self._memory = ObjectMemory()
         self._found: set[str] = set()
         self._numbered: set[str] = set()
-        self._meant: dict[Relation, Tensor] = {}  # (M, K) as last checked
         self._trusted: _Move | None = None
 
     def finished(self, outcome: Outcome, message: str) -> Finished:
@@ -310,9 +297,9 @@ class _Run:
                 named = " and ".join(repr(str(relation)) for relation in clash)
                 raise _Ended(Outcome.IMPOSSIBLE, f"{named} exclude each other, wherever things stand")
         if len(goal.stages) > 1:  # what is asked for later must be there too, before anything is moved
-            observation, scene = yield from self._look()
+            situation = yield from self._look()
             for relation in goal.relations:
-                self._check(Context(relation, (), scene, observation))
+                self._check(situation, relation)
         standing: tuple[Relation, ...] = ()
         for stage in goal.stages:
             standing = yield from self.stage(still_wanted(standing, stage), stage)
@@ -327,53 +314,53 @@ class _Run:
         spent: dict[Relation, int] = {}
         steps = 0  # towards an arrangement of several objects
         while True:
-            observation, scene = yield from self._look()
+            now = yield from self._look()
             holds: dict[Relation, bool] = {}
             order = in_order(relations)
             for relation in order:
-                check = self._check(Context(relation, (), scene, observation))
+                check = self._check(now, relation)
                 yield check
                 holds[relation] = check.holds
             if all(holds[relation] for relation in relations):
                 return relations
             wanted = next(relation for relation in order if not holds[relation])
             # Each of several objects may need as many attempts as one.
-            number = max(1, int((self._meant[wanted][:, 0] > 0.5).sum())) if wanted.plural else 1
+            number = max(1, int((now.meant[wanted][:, 0] > 0.5).sum())) if wanted.plural else 1
             if spent.get(wanted, 0) >= self._config.attempts * number or self._actions >= self._config.most_actions:
                 raise _Ended(Outcome.NOT_REACHED, f"'{wanted}' does not hold after {spent.get(wanted, 0)} attempts at it")
-            held = tuple(relation for relation in relations if holds[relation])
-            reason, way, last = "", None, None
-            if not steps and spent.get(wanted, 0) >= STUCK:
-                steps = 1
-            if steps and (step := self._step(relations, scene, observation)) is not None:
-                self._subject(step.relation, scene, observation)
-                doubt, last = yield from self._agreed(step)
-                if doubt is None and last is not None and steps < 2 * len(scene.objects):
+            if spent.get(wanted, 0) >= STUCK:
+                steps = max(steps, 1)
+            if steps and steps < 2 * len(now.scene.objects) and (step := self._step(relations, now)) is not None:
+                doubt, last = yield from self._agreed(step, now)
+                if doubt is None and last is not None:
                     steps += 1
                     yield from self._execute(step, last)
                     spent[wanted] = spent.get(wanted, 0) + bool(self._failed)
                     continue
-            for way in self._ways(wanted, spent, stage, scene, observation):
-                if way not in self._meant or len(self._meant[way]) != len(scene.objects) or way not in holds:
-                    self._check(Context(way, (), scene, observation))
-                kept = self._kept_by(way, held, scene, observation)
-                context = Context(way, kept, scene, observation, tuple(self._failed))
-                doubt = last = None
-                if coming := _of_same_subject(way, [relation for relation in relations if not holds[relation]]):
-                    context = replace(context, held=(*kept, *coming))
-                    doubt, last = yield from self._agreed(context)
-                if last is None or doubt is not None:  # no place for all of them: at least for one
-                    context = replace(context, held=kept)
-                    doubt, last = yield from self._agreed(context)
+            missing = [relation for relation in relations if not holds[relation]]
+            held = [relation for relation in relations if holds[relation]]
+            reason, context, last = "", None, None
+            for way in self._ways(wanted, spent, stage, now):
+                self._know(now, way)
+                kept = now.kept_by(way, held)
+                doubt = None
+                for coming in dict.fromkeys(
+                    (of_same_subject(way, missing), ())
+                ):  # where there is no place for all of them: at least for one
+                    context = now.context(way, (*kept, *coming), self._failed)
+                    doubt, last = yield from self._agreed(context, now)
+                    if doubt is None:
+                        break
                 if doubt is None:
                     break
                 reason = reason or doubt
             else:
-                if steps or (step := self._step(relations, scene, observation)) is None:
+                if steps or self._step(relations, now) is None:
                     raise _Ended(Outcome.IMPOSSIBLE, reason)
                 steps = 1
                 continue
-            assert way is not None and last is not None
+            assert context is not None and last is not None
+            way = context.relation
             spent[way] = spent.get(way, 0) + 1
             if way == mirrored(wanted):
                 spent[wanted] = spent.get(wanted, 0) + 1
@@ -381,118 +368,58 @@ class _Run:
                 relations = tuple(r for r in relations if r in stage or not (r.kind in SUPPORT and r.phrases == way.phrases))
             yield from self._execute(context, last)
 
-    def _ways(
-        self, wanted: Relation, spent: dict[Relation, int], stage: Sequence[Relation], scene: Scene, observation: Observation
-    ) -> Iterator[Relation]:
+    def _ways(self, wanted: Relation, spent: dict[Relation, int], stage: Sequence[Relation], now: Situation) -> Iterator[Relation]:
         """What to make true next, best first: what is on the object that is to be moved comes off it; the relation itself; what is where
         it is to go makes room, unless the same stage wants it there; its reference is moved instead."""
-        load = None if wanted.plural else self._load(wanted, 0, RelationKind.ON, scene, observation)
+        load = None if wanted.plural else now.load(wanted, 0, RelationKind.ON)
         if load is not None and spent.get(load, 0) < self._config.attempts:
             yield load
         yield wanted
-        occupant = self._occupant(wanted, scene, observation)
+        occupant = now.occupant(wanted)
         asked = {relation.phrases for relation in stage if relation.kind in SUPPORT}
         if occupant is not None and occupant.phrases not in asked and spent.get(occupant, 0) < self._config.attempts:
             yield occupant
         if (other := mirrored(wanted)) is not None:
             yield other
 
-    def _step(self, relations: Sequence[Relation], scene: Scene, observation: Observation) -> Context | None:
+    def _step(self, relations: Sequence[Relation], now: Situation) -> Context | None:
         """The first motion towards an arrangement in which all relations hold; None: there is none to be found, or it is there already."""
         if any(relation.plural for relation in relations):
             return None
-        placed = [Placed(r.kind, tuple(self._likeliest(r, k) for k in range(len(r.phrases)))) for r in relations]
-        world = world_model(Context(relations[0], (), scene, observation))
-        graspable = plan_grasps(world).graspable(world.count)
-        resting = torch.stack([self._resting(kind, scene, observation) for kind in SUPPORT]).any(dim=0)
-        plan = rearrange(scene, placed, graspable.nonzero()[:, 0].tolist(), resting, mixed_seed(self._seed, 7000 + self._actions))
+        placed = [Placed(r.kind, tuple(now.likeliest(r, k) for k in range(len(r.phrases)))) for r in relations]
+        world = world_model(now.context(relations[0]))
+        graspable = plan_grasps(world).graspable(world.count).nonzero()[:, 0].tolist()
+        plan = rearrange(now.scene, placed, graspable, now.carried(), mixed_seed(self._seed, 7000 + self._actions))
         if plan is None:
             return None
-        for load in resting[:, plan.first].nonzero()[:, 0].tolist():  # comes off first
-            name, carrier = self._name(load, scene), self._name(plan.first, scene)
-            if name != carrier:
-                return Context(Relation(RelationKind.NEXT_TO, name, (carrier,)), (), scene, observation, tuple(self._failed))
+        for unloading in now.unloading(plan.first):
+            self._know(now, unloading)
+            return now.context(unloading, (), self._failed)
         # Any relation that speaks of the object will do to name it.
         for relation in [other for one in relations for other in (one, mirrored(one)) if other is not None]:
-            if self._subject(relation, scene, observation) == plan.first:
+            self._know(now, relation)
+            if now.likeliest(relation, 0) == plan.first:
                 left, forward = plan.targets[plan.first]
-                x, y = (left * np.array(scene.limits.left) + forward * np.array(scene.limits.forward)).tolist()
-                return Context(relation, (), scene, observation, tuple(self._failed), Target(plan.first, x, y))
+                x, y = (left * np.array(now.scene.limits.left) + forward * np.array(now.scene.limits.forward)).tolist()
+                return replace(now.context(relation, (), self._failed), target=Target(plan.first, x, y))
         return None
 
-    def _subject(self, relation: Relation, scene: Scene, observation: Observation) -> int:
-        """The object that a relation's subject means, which may not have been asked for yet."""
-        if relation not in self._meant or len(self._meant[relation]) != len(scene.objects):
-            self._check(Context(relation, (), scene, observation))
-        return self._likeliest(relation, 0)
+    def _know(self, now: Situation, relation: Relation) -> None:
+        """See to it that it is known what a relation's phrases mean."""
+        if relation not in now.meant:
+            self._check(now, relation)
 
-    def _agreed(self, context: Context) -> Generator[Event, None, tuple[str | None, Iteration | None]]:
+    def _agreed(self, context: Context, now: Situation) -> Generator[Event, None, tuple[str | None, Iteration | None]]:
         """The ensemble's plan and None, or why there is none worth an action (asked twice: proposals are drawn at random)."""
-        if (doubt := self._ungraspable(context)) is not None:
+        if (doubt := self._ungraspable(context, now)) is not None:
             return doubt, None
         for trial in range(2):
             last = yield from self._plan(context, trial)
-            if (doubt := self._doubt(context, last)) is None:
+            if (doubt := self._doubt(context, last, now)) is None:
                 break
         return doubt, last
 
-    # What is where
-
-    def _likeliest(self, relation: Relation, phrase: int) -> int:
-        """The object that a phrase of a checked relation means."""
-        return int(self._meant[relation][:, phrase].argmax())
-
-    def _name(self, number: int, scene: Scene) -> str:
-        """A phrase for an object: one of the goal's if one means it, else perception's name."""
-        for relation, meant in self._meant.items():
-            for k, phrase in enumerate(relation.phrases):
-                if len(meant) == len(scene.objects) and int(meant[:, k].argmax()) == number and not (relation.plural and k == 0):
-                    return phrase
-        return scene.objects[number].label
-
-    @staticmethod
-    def _resting(kind: RelationKind, scene: Scene, observation: Observation) -> Tensor:
-        """(M, M) bool, whether object i is on (in) object j now."""
-        world = world_model(Context(Relation(kind, "object", ("object",)), (), scene, observation))
-        still = world.predict_scene(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.float64))
-        return predicted_margins(Relation(kind, "object", ("object",)), still)[0] > 0
-
-    def _load(self, wanted: Relation, phrase: int, kind: RelationKind, scene: Scene, observation: Observation) -> Relation | None:
-        """What to make true so that nothing is on (in) an object any more: its load stands beside it. None: there is no load."""
-        carrier = self._likeliest(wanted, phrase)
-        above = self._resting(kind, scene, observation)[:, carrier].nonzero()[:, 0].tolist()
-        name = self._name(carrier, scene)
-        for number in above:
-            if number != self._likeliest(wanted, 0) and (load := self._name(number, scene)) != name:
-                return Relation(RelationKind.NEXT_TO, load, (name,))
-        return None
-
-    def _occupant(self, wanted: Relation, scene: Scene, observation: Observation) -> Relation | None:
-        if wanted.kind not in SUPPORT:
-            return None
-        return next(
-            (load for kind in SUPPORT if (load := self._load(wanted, 1, kind, scene, observation)) is not None),
-            None,
-        )
-
-    def _kept_by(self, wanted: Relation, held: Sequence[Relation], scene: Scene, observation: Observation) -> tuple[Relation, ...]:
-        """The relations that hold and that a motion of the wanted relation's subject can keep: what is on or in it goes with it or is
-        put back later, and what is taken away from somewhere is no longer there."""
-        if wanted.plural:
-            return tuple(held)
-        moved = self._likeliest(wanted, 0)
-        on, inside = (self._resting(kind, scene, observation)[:, moved] for kind in SUPPORT)
-        carried = on | inside
-        kept = []
-        for relation in held:
-            subject = self._likeliest(relation, 0)
-            lifted = subject == moved and relation.kind in SUPPORT and wanted.kind == RelationKind.NEXT_TO
-            if not relation.plural and (bool(carried[subject]) or (lifted and relation.subject == wanted.subject)):
-                continue
-            kept.append(relation)
-        return tuple(kept)
-
-    def _look(self) -> Generator[Event, None, tuple[Observation, Scene]]:
+    def _look(self) -> Generator[Event, None, Situation]:
         self._stop_if_asked()
         if self._seen is None:
             observation = self._workcell.observe()
@@ -502,7 +429,7 @@ class _Run:
             if self._expected is not None:
                 scene = reconcile(scene, self._expected, observation)
             self._notice_slip(scene)
-            self._seen = (observation, scene)
+            self._seen = Situation(observation, scene)
             yield Observed(observation, scene)
         return self._seen
 
@@ -521,7 +448,9 @@ class _Run:
             self._failed.append(move.pick)
             self._memory.forget_move()
 
-    def _check(self, context: Context) -> Checked:
+    def _check(self, now: Situation, relation: Relation) -> Checked:
+        """How a relation stands; what its phrases mean is noted. Ends the run where one of them means nothing that is there."""
+        context = now.context(relation)
         assessments, dropped = [], {}
         for judge in self._judges:
             self._stop_if_asked()
@@ -544,7 +473,7 @@ class _Run:
                 Outcome.OBJECT_NOT_FOUND, f"no object was found in the workspace, so none that looks like '{context.relation.subject}'"
             )
         self._refuse_absent(context, logits)
-        self._meant[context.relation] = noun_probabilities(context.relation, logits, context.scene)
+        now.meant[relation] = noun_probabilities(relation, logits, now.scene)
         probability = probability_of(assessments, logits, context.relation, context.scene)
         best = tuple(float(x) for x in logits.amax(dim=0)[: len(context.relation.phrases)])
         return Checked(context.relation, probability, probability >= self._config.holds, best, dropped)
@@ -579,9 +508,9 @@ class _Run:
             )
         self._numbered.add(relation.subject)
 
-    def _ungraspable(self, context: Context) -> str | None:
+    def _ungraspable(self, context: Context, now: Situation) -> str | None:
         """Why the hand cannot take what is to be moved; None: it can, or the generator will say why not."""
-        meant = self._meant[context.relation][:, 0]
+        meant = now.meant[context.relation][:, 0]
         graspable = plan_grasps(world_model(context)).graspable(len(meant))
         if not graspable.any() or bool(graspable[meant >= 0.5 * meant.max()].any()):
             return None
@@ -604,13 +533,13 @@ class _Run:
         assert last is not None
         return last
 
-    def _doubt(self, context: Context, last: Iteration) -> str | None:
+    def _doubt(self, context: Context, last: Iteration, now: Situation) -> str | None:
         """Why the best proposal is not worth an action: it cannot be done, moves something else, or does not lead to what is wanted."""
         relation, energies = context.relation, last.leader_energies
         if not last.leader_energy < float("inf"):
             blocking = sorted(name for name, energy in energies.items() if energy == float("inf"))
             return f"no feasible way to make '{relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}"
-        meant = self._meant[relation]
+        meant = now.meant[relation]
         moved = int(last.leader.category[0])
         if context.target is not None:
             return self._astray(context, context.target, last)
