@@ -15,7 +15,7 @@ from typing import Any
 from lark import Lark, Transformer
 from lark.exceptions import LarkError, VisitError
 
-from pcm_ros.tasks.mathematics.notation import EQUATION
+from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
 LONGEST = 120
 LARGEST_EXPONENT = 12
@@ -154,6 +154,22 @@ def calculator(line: str) -> str | None:
     return None if value is None else f"{written_number(value)}>>"
 
 
+def in_notation(solution: str) -> str:
+    """Any solution in the notation that the experts know: equations marked in place, the answer's line last.
+
+    "A: 18" and "The answer is 18." as a last line become "#### 18"; equations written out are marked where none is marked; repetitions of
+    marked ones go (`notation.compact`).
+    """
+    text = solution.strip()
+    if not EQUATION.search(text):
+        text = _PLAIN.sub(lambda match: f"<<{match[1].strip()}={match[2].strip()}>>", text[:10_000])
+    lines = compact(text).splitlines()
+    if lines and (found := _ANSWER_LINE.fullmatch(lines[-1].strip())):
+        lines[-1] = f"{ANSWER}{found[1].rstrip('.,')}"
+    return "\n".join(lines)
+
+
+_ANSWER_LINE = re.compile(r"(?:####|A:|(?:[Ss]o |[Tt]hus,? )?[Tt]he (?:final )?answer is:?)\s*[$€£]?\s*(-?[\d.,]*\d)[%.]?")
 _FINAL = re.compile(r"(?:####|\bA:|[Aa]nswer(?:\s+is)?:?|\\boxed\{)\s*[$€£]?\s*(-?[\d.,]*\d)")
 _LAST = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 ANSWER = "#### "
 EQUATION = re.compile(r"<<([^<>=\n]*)=([^<>=\n]*)>>")
 _SHOWN = re.compile(
-    r"(?P<before>(?<![\w.])[$€£]?[\d(.][\d\s.,+\-*/x×÷()$%]*=\s*)?(?P<money>[$€£]?)\s?(?P<equation><<[^<>\n]*=[^<>\n]*>>)\s?(?P<after>[\d.,]*\d)?"
+    r"(?P<before>(?<![\w.])[$€£]?[\d(.][\d\s.,+\-*/x×÷()$%]*=\s*)?(?:(?P<money>[$€£])\s?)?(?P<equation><<[^<>\n]*=[^<>\n]*>>)(?:\s?(?P<after>[\d.,]*\d))?"
 )
 
 

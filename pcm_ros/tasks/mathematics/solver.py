@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
-from pcm_ros.tasks.mathematics.arithmetic import final_answer, written_number
+from pcm_ros.tasks.mathematics.arithmetic import final_answer, in_notation, written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
 from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, solutions_batch, text_of, texts_of
@@ -226,7 +226,7 @@ class Solver:
         yield self._chosen(question, problem, found, state, reason, started)
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:
-        """Order given solutions by the ensemble's energy: selection without a generator.
+        """Order given solutions by the ensemble's energy: selection without a generator. They are put into the experts' notation first.
 
         Raises:
             UnusableQuestion: see `checked_question`.
@@ -236,7 +236,7 @@ class Solver:
         if not solutions:
             raise ValueError("there is no solution to rank; allowed: at least one")
         count = len(solutions)
-        batch = solutions_batch([text.strip() for text in solutions], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
+        batch = solutions_batch([in_notation(text) for text in solutions], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
         iteration = self._judged(batch, Problem(checked_question(question)))
         totals = iteration.table.total
         return Ranking(tuple(totals.argsort(stable=True).tolist()), tuple(totals.tolist()), iteration.table)

@@ -17,6 +17,7 @@ from pcm_ros.tasks.mathematics.arithmetic import (
     equations,
     evaluate,
     final_answer,
+    in_notation,
     written_number,
 )
 from training.maths_problems import TEMPLATES, make_problem
@@ -145,6 +146,21 @@ def test_calculator_speaks_when_an_equation_opens() -> None:
 )
 def test_final_answer(text: str, answer: Fraction | int | None) -> None:
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3 + 4 = <<3+4=7>>7 eggs\nA: 7", "<<3+4=7>> eggs\n#### 7"),
+        ("She has 3 + 4 = 7 eggs.\nThe answer is $7.", "She has <<3 + 4=7>> eggs.\n#### 7"),
+        ("<<3+4=7>> eggs\n#### 7", "<<3+4=7>> eggs\n#### 7"),
+        ("seven", "seven"),
+        ("", ""),
+    ],
+)
+def test_any_solution_in_notation(text: str, expected: str) -> None:
+    assert in_notation(text) == expected
+    assert in_notation(expected) == expected
 
 
 @pytest.mark.parametrize("value", [0.2, 3.75, 24, 0.3333, 16.67, -2.5])
