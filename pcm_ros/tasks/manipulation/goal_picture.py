@@ -31,8 +31,11 @@ RESTS = -0.5
 MOST_OBJECTS = 6
 # Log-odds by which a name that a correspondence expects in the picture is ahead of others, and those of what the view does not show.
 EXPECTED, UNSEEN = 6.0, -8.0
-# What no name fits, in log-odds, is a piece of something else.
-FRAGMENT = 0.0
+# What nobody expects in the picture and no name clearly fits, in log-odds, is a piece of something else.
+FRAGMENT = 2.0
+# What is seen this far above the table, metres, does not stand on it: it rests on what is below its middle, within this share of both
+# widths, though one view may not see where they touch.
+ALOFT, BENEATH = 0.025, 0.25
 # What is seen of the underside of something that carries is no higher than the other's by this, metres.
 NO_LOWER = 0.004
 # Pieces of one name whose gap is less than this are one thing, metres.
@@ -197,4 +200,15 @@ class _Margins:
             margin, kind, j = max(options, default=(-np.inf, RelationKind.ON, i))
             if margin >= RESTS:
                 found.append((i, (kind, j)))
+            elif (below := self._beneath(i)) is not None:
+                found.append((i, (RelationKind.ON, below)))
         return found
+
+    def _beneath(self, i: int) -> int | None:
+        """What carries something that does not stand on the table; None: it may stand there, or nothing is below it."""
+        if self.bottom[i] < ALOFT:
+            return None
+        wide = self.size[:, :2].amax(dim=1)
+        away = (self.ground - self.ground[i]).norm(dim=1)
+        near = [j for j in range(len(wide)) if self.bottom[j] < self.bottom[i] - NO_LOWER and away[j] < BENEATH * (wide[i] + wide[j])]
+        return min(near, key=lambda j: float(away[j]), default=None)

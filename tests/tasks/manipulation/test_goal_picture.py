@@ -71,6 +71,15 @@ def test_a_tower_is_read_from_above_and_named_as_the_correspondence_says() -> No
     assert goal.stages == ((Relation(RelationKind.ON, "green can", ("blue block",)),),)
 
 
+def test_where_things_touch_may_be_hidden() -> None:
+    """What hangs in the air rests on what is below its middle; what stands beside it does not carry it."""
+    aloft = box("red block", 0.5, 0.0, 0.065)
+    goal = goal_of_scene(scene(aloft, box("blue block", 0.505, 0.005)))
+    assert goal.stages == ((Relation(RelationKind.ON, "red block", ("blue block",)),),)
+    beside = goal_of_scene(scene(aloft, box("blue block", 0.5, 0.1)))
+    assert all(relation.kind != RelationKind.ON for relation in beside.relations)
+
+
 @pytest.mark.parametrize(
     ("things", "correspondence", "text"),
     [
