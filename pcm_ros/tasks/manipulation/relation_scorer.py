@@ -30,8 +30,9 @@ from pcm_ros.tasks.manipulation.world_model import PredictedScene, WorldModel, w
 UNSEEN_LOGIT = -3.0
 # Share of the belief that is spread evenly over the objects: one mistaken view must not be able to veto.
 OUTLIERS = 0.03
-# A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it.
-PRESENT, CONTRAST = -3.0, 3.0
+# A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it;
+# or at least CLEAR, whatever else it might be called.
+PRESENT, CONTRAST, CLEAR = -3.0, 3.0, 0.5
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
@@ -104,14 +105,14 @@ def _meant(noun: NounPhrase, logits: Tensor, column: int, exclusions: Iterator[i
     return fitting if noun.quantifier != Quantifier.ONE else fitting / fitting.sum().clamp(min=1e-12)
 
 
-def fit_logit(logit: float, confidence: float, present: float = PRESENT, contrast: float = CONTRAST) -> float:
+def fit_logit(logit: float, confidence: float, present: float = PRESENT, contrast: float = CONTRAST, clear: float = CLEAR) -> float:
     """How clearly a phrase fits an object, positive: it does. The lesser of two: log-odds above `present`, and not further below those of
-    perception's own name for the object than `contrast`.
+    perception's own name for the object than `contrast`; or, if that is more, log-odds above `clear`.
 
     Args:
         logit: log-odds of the phrase for the object. confidence: 0..1, perception's for its own name of it; 0: it has none.
     """
-    return min(logit - present, contrast - (log_odds(confidence) - logit))
+    return max(logit - clear, min(logit - present, contrast - (log_odds(confidence) - logit)))
 
 
 def fit_probability(logits: Tensor, scene: Scene) -> Tensor:
