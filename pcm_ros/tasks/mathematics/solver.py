@@ -223,6 +223,8 @@ class Solver:
             if not problem.late:
                 raise
             reason = "deadline"
+        if not reason and problem.late:
+            reason = "deadline"  # scorers were left out of the last rounds because of it
         yield self._chosen(question, problem, found, state, reason, started)
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:

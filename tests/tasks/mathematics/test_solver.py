@@ -99,6 +99,26 @@ def test_a_deadline_gives_a_partial_result_that_says_so(consensus: Solver) -> No
     assert time.monotonic() - start < 30
 
 
+class WaitsForTheDeadline:
+    """A scorer that has not answered when time is over."""
+
+    name, cost, differentiable = "slow", 1.0, False
+
+    def energy(self, batch: Batch, context: Problem) -> torch.Tensor:
+        assert context.deadline is not None
+        time.sleep(max(0.0, context.deadline - time.monotonic()))
+        context.check_time()
+        raise AssertionError("the deadline is over by now")
+
+
+def test_scorers_that_the_deadline_cut_off_are_named_and_the_result_is_marked(tiny: LanguageModel) -> None:
+    solver_ = Solver(StepGenerator(tiny, first=4, each=2), [Arithmetic(), WaitsForTheDeadline()], width=2)
+    result = solver_.solve("A cat eats 6 fish in 2 days. How many a day?", deadline=0.5)
+    assert (result.complete, result.reason) == (False, "deadline")
+    assert result.answer is None or set(result.dropped) == {"slow"}
+    assert result.seconds < 30
+
+
 def test_a_token_limit_is_kept(consensus: Solver) -> None:
     result = consensus.solve(QUESTION, max_tokens=30)
     assert not result.complete
