@@ -29,7 +29,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
-from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import KINDS, ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
@@ -38,9 +38,8 @@ from pcm_ros.tasks.manipulation.vision import Segmenter, Vision
 from pcm_ros.tasks.manipulation.workcell import Workcell, WorkcellLimits
 
 COLOR_WORDS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
-KIND_WORDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
 # What perception may call an object when it speaks to people. Phrases of instructions are free text and not bound to it.
-VOCABULARY = tuple(f"{color} {kind}" for color in COLOR_WORDS for kind in KIND_WORDS)
+VOCABULARY = tuple(f"{color} {kind}" for color in COLOR_WORDS for kind in KINDS)
 
 
 @dataclass(frozen=True)

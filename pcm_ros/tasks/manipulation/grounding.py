@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pcm_ros.models import registry
+from pcm_ros.models import registry, sentence
 from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
 
@@ -108,6 +109,9 @@ class GrounderEnsemble:
     P(red mug) = P(red) P(mug). So a pair that was never seen together is known all the same, the expert on colours can have its say on
     them and on nothing else, and what is nearly red is nearly a red mug. Phrases without a colour's name are asked as they are.
 
+    A kind that no expert met in training ("beaker") is also read as the known kinds nearest in meaning (`nearest_kinds`), the mean of both
+    answers counts: what a language model knows of words, and what the others know of how things look.
+
     Args:
         experts: at least one, names unique.
         calibration: what makes the sums honest (`pcm_ros.models.registry.calibration`), weights for all of the experts.
@@ -137,7 +141,14 @@ class GrounderEnsemble:
             return torch.zeros((len(regions), len(phrases)))
         ours = self._calibration
         color = dict(zip(colors, self._sum(rgb, regions, colors, ours.color, ours.color_bias), strict=True))
-        thing = dict(zip(things, self._sum(rgb, regions, things, ours.thing, 0.0), strict=True))
+        readings = {text: nearest_kinds(text) for text in things if unfamiliar_words(text)}
+        known = [kind for reading in readings.values() for kind in reading]
+        texts = list(dict.fromkeys([*things, *known]))
+        thing = dict(zip(texts, self._sum(rgb, regions, texts, ours.thing, 0.0), strict=True))
+        for text, reading in readings.items():
+            if reading:
+                likely = sum(share * torch.sigmoid(thing[kind].double()) for kind, share in reading.items())
+                thing[text] = (thing[text] + torch.logit(torch.as_tensor(likely), eps=1e-6).float()) / 2
         columns = []
         for phrase in phrases:
             pair = parts[phrase]
@@ -162,6 +173,26 @@ class GrounderEnsemble:
 def both(first: Tensor, second: Tensor) -> Tensor:
     """Log-odds that two things are true that know nothing of each other, from the log-odds of each; shapes alike."""
     return -torch.logsumexp(torch.stack([-first, -second, -first - second]), dim=0)
+
+
+# The kinds that the experts know, for words that they do not: what else than these could a new word mean to them?
+KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
+# Cosine of two sentences from which they are about alike things, and that makes a difference of e in their shares.
+ALIKE, DISTINCT = 0.57, 0.04
+
+
+@functools.cache
+def nearest_kinds(text: str) -> Mapping[str, float]:
+    """Known kinds that a new word may mean, with shares that sum to 1, by the sentence encoder; empty: it is like none of them.
+
+    Raises:
+        ModelUnavailable: the encoder's package is not installed.
+    """
+    encoder = sentence.sentence_encoder()
+    alike = encoder.encode([f"a photo of a {kind}" for kind in KINDS]) @ encoder.encode([f"a photo of a {text}"])[0]
+    if float(alike.max()) < ALIKE:
+        return {}
+    return dict(zip(KINDS, torch.softmax(alike / DISTINCT, dim=0).tolist(), strict=True))
 
 
 def unfamiliar_words(phrase: str) -> list[str]:

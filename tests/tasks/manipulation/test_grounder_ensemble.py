@@ -16,7 +16,7 @@ from pcm_ros.models import registry
 from pcm_ros.models.registry import Calibration
 from pcm_ros.sim.wording import COLOR_SYNONYMS, KIND_SYNONYMS
 from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig
-from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region, both, color_and_thing
+from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region, both, color_and_thing, nearest_kinds
 
 REGIONS = [Region(0, np.ones((2, 2), dtype=bool)), Region(1, np.ones((2, 2), dtype=bool))]
 IMAGE = np.zeros((2, 2, 3), dtype=np.uint8)
@@ -86,6 +86,27 @@ def test_both_is_a_product_of_probabilities(first: float, second: float) -> None
 )
 def test_colours_are_told_from_things(phrase: str, parts: tuple[str, str] | None) -> None:
     assert color_and_thing(phrase) == parts
+
+
+@pytest.mark.parametrize(("word", "kind"), [("teacup", "mug"), ("beaker", "mug"), ("square block", "block"), ("water bottle", "bottle")])
+def test_new_words_are_read_as_what_they_are_like(word: str, kind: str) -> None:
+    reading = nearest_kinds(word)
+    assert max(reading, key=lambda name: reading[name]) == kind
+    assert sum(reading.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("word", ["stapler", "banana", "hammer", "phone", "xyzzy"])
+def test_words_unlike_all_kinds_stay_as_they_are(word: str) -> None:
+    assert nearest_kinds(word) == {}
+
+
+def test_a_new_word_counts_half_by_its_relatives() -> None:
+    kinds = {"mug": (6.0, -6.0), **dict.fromkeys(("bowl", "block", "can", "bottle", "plate", "duck", "toy"), (-6.0, 6.0))}
+    logits = GrounderEnsemble([Table(teacup=(-3.0, -3.0), stapler=(1.0, 2.0), **kinds)], ALONE).logits(
+        IMAGE, REGIONS, ["teacup", "stapler"]
+    )
+    assert logits[0, 0] > 0 > -3 > logits[1, 0] - 1.0
+    assert logits[:, 1].tolist() == [1.0, 2.0]
 
 
 def test_no_kind_is_taken_for_a_colour() -> None:

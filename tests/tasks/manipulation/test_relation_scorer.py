@@ -17,10 +17,12 @@ from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import NounPhrase, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Region
 from pcm_ros.tasks.manipulation.relation_scorer import (
+    CLEAR,
     Assessment,
     RelationScorer,
     among_extremes,
     belief,
+    fit_logit,
     fit_probability,
     fused_logits,
     noun_probabilities,
@@ -306,4 +308,10 @@ def test_fit_is_judged_against_perceptions_own_name() -> None:
     named = replace(scene(), objects=(replace(thing, label_confidence=0.0), replace(thing, label_confidence=0.99)))
     unsure, sure = fit_probability(torch.tensor([0.0, 0.0], dtype=torch.float64), named).tolist()
     assert unsure > 0.7
-    assert sure < 0.1
+    assert sure < 0.4
+
+
+def test_what_clearly_fits_is_there_whatever_else_it_is_called() -> None:
+    assert fit_logit(0.0, 0.99) < 0 < fit_logit(CLEAR + 0.1, 0.99)
+    assert fit_logit(CLEAR - 0.1, 0.99) < 0
+    assert fit_logit(-2.0, 0.5) > 0 > fit_logit(-3.5, 0.0)
