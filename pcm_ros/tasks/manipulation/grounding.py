@@ -147,8 +147,8 @@ class GrounderEnsemble:
         thing = dict(zip(texts, self._sum(rgb, regions, texts, ours.thing, 0.0), strict=True))
         for text, reading in readings.items():
             if reading:
-                likely = sum(share * torch.sigmoid(thing[kind].double()) for kind, share in reading.items())
-                thing[text] = (thing[text] + torch.logit(torch.as_tensor(likely), eps=1e-6).float()) / 2
+                likely = torch.stack([share * torch.sigmoid(thing[kind].double()) for kind, share in reading.items()]).amax(dim=0)
+                thing[text] = (thing[text] + torch.logit(likely, eps=1e-4).float()) / 2
         columns = []
         for phrase in phrases:
             pair = parts[phrase]
@@ -177,13 +177,13 @@ def both(first: Tensor, second: Tensor) -> Tensor:
 
 # The kinds that the experts know, for words that they do not: what else than these could a new word mean to them?
 KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
-# Cosine of two sentences from which they are about alike things, and that makes a difference of e in their shares.
-ALIKE, DISTINCT = 0.57, 0.04
+# Cosine of two sentences from which they are about alike things, and by how much less a reading is e times less likely.
+ALIKE, DISTINCT = 0.57, 0.1
 
 
 @functools.cache
 def nearest_kinds(text: str) -> Mapping[str, float]:
-    """Known kinds that a new word may mean, with shares that sum to 1, by the sentence encoder; empty: it is like none of them.
+    """Known kinds that a new word may mean, by the sentence encoder: how likely each is, the likeliest 1; empty: it is like none of them.
 
     Raises:
         ModelUnavailable: the encoder's package is not installed.
@@ -192,7 +192,7 @@ def nearest_kinds(text: str) -> Mapping[str, float]:
     alike = encoder.encode([f"a photo of a {kind}" for kind in KINDS]) @ encoder.encode([f"a photo of a {text}"])[0]
     if float(alike.max()) < ALIKE:
         return {}
-    return dict(zip(KINDS, torch.softmax(alike / DISTINCT, dim=0).tolist(), strict=True))
+    return dict(zip(KINDS, torch.exp((alike - alike.max()) / DISTINCT).tolist(), strict=True))
 
 
 def unfamiliar_words(phrase: str) -> list[str]:
