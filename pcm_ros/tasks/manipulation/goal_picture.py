@@ -31,8 +31,9 @@ RESTS = -0.5
 MOST_OBJECTS = 6
 # Log-odds by which a name that a correspondence expects in the picture is ahead of others, and those of what the view does not show.
 EXPECTED, UNSEEN = 6.0, -8.0
-# What nobody expects in the picture and no name clearly fits, in log-odds, is a piece of something else.
-FRAGMENT = 2.0
+# What nobody expects in the picture is a piece of something else if no name clearly fits it, in log-odds, or if it is no wider than a handle,
+# metres.
+FRAGMENT, SMALL = 2.0, 0.02
 # What is seen this far above the table, metres, does not stand on it: it rests on what is below its middle, within this share of both
 # widths, though one view may not see where they touch.
 ALOFT, BENEATH = 0.025, 0.25
@@ -97,7 +98,8 @@ class GoalPictureReader:
         rows, columns = linear_sum_assignment(-(fit + ahead))
         things = []
         for row, column in zip(rows, columns, strict=True):
-            if fit[row, column] >= FRAGMENT or names[column] in expected:
+            whole = fit[row, column] >= FRAGMENT and float(scene.objects[row].size[:2].max()) > SMALL
+            if whole or names[column] in expected:
                 confidence = float(1 / (1 + np.exp(-fit[row, column])))
                 things.append(replace(scene.objects[row], label=names[column], label_confidence=confidence))
         return replace(scene, objects=tuple(things))
