@@ -31,8 +31,8 @@ RESTS = -0.5
 MOST_OBJECTS = 6
 # Log-odds by which a name that a correspondence expects in the picture is ahead of others, and those of what the view does not show.
 EXPECTED, UNSEEN = 6.0, -8.0
-# What nobody expects in the picture is a piece of something else if no name clearly fits it, in log-odds, or if it is no wider than a handle,
-# metres.
+# What nobody expects in the picture is a piece of something else if no name clearly fits it, in log-odds, or if it is no wider than a
+# handle, metres.
 FRAGMENT, SMALL = 2.0, 0.02
 # What is seen this far above the table, metres, does not stand on it: it rests on what is below its middle, within this share of both
 # widths, though one view may not see where they touch.
