@@ -27,7 +27,7 @@ from pcm_ros.benchmarks.grounding import ABSENT, NOT_PERCEIVED, SceneEvidence, e
 from pcm_ros.models.registry import CALIBRATION, Calibration, calibration_name
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_vision, experts
-from pcm_ros.tasks.manipulation.grounding import Grounder, GrounderEnsemble, Region, both, color_and_thing, color_question
+from pcm_ros.tasks.manipulation.grounding import Grounder, GrounderEnsemble, Region, both, color_and_thing, color_question, kind_logits
 from training.lexicon import known_words
 
 UNSEEN = -20.0  # log-odds of what no view shows
@@ -46,7 +46,12 @@ class Part:
         return f"{self.expert.name} {'color' if self.color else 'thing'}"
 
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
-        return self.expert.logits(rgb, regions, [self._part(phrase) for phrase in phrases])
+        asked = [self._part(phrase) for phrase in phrases]
+        answers = self.expert.logits(rgb, regions, asked)
+        if self.color:
+            return answers
+        composed = torch.tensor([color_and_thing(phrase) is not None for phrase in phrases])
+        return torch.where(composed, kind_logits(self.expert, rgb, regions, asked), answers)
 
     def _part(self, phrase: str) -> str:
         pair = color_and_thing(phrase)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,10 +82,11 @@ class ClipGrounder:
 # What people call colours, one word each; what also names a thing to be taken ("wine bottle", "lemon") is left out.
 COLOR_NAMES = frozenset(
     (  # noqa: SIM905
-        "red orange yellow green cyan blue purple pink brown black white gray grey amber aqua aquamarine azure beige bronze burgundy "
-        "carmine cerulean charcoal chartreuse cobalt copper coral cream crimson ebony emerald fuchsia gold golden indigo ivory khaki "
-        "lavender lilac magenta maroon mauve navy ochre olive ruby salmon sapphire scarlet silver tan taupe teal terracotta turquoise "
-        "umber vermilion violet colored coloured"
+        "amber aqua aquamarine azure beige black blue bronze brown burgundy canary carmine cerulean charcoal chartreuse cherry "
+        "chestnut chocolate cobalt colored coloured copper coral cream crimson cyan ebony emerald fuchsia gold golden gray green grey "
+        "indigo ivory khaki lavender lemon lilac lime magenta maroon mauve mustard navy ochre olive orange pink plum pumpkin purple "
+        "red rose ruby salmon sapphire scarlet silver tan tangerine taupe teal terracotta turquoise umber vermilion violet white "
+        "yellow"
     ).split()
 )
 
@@ -106,8 +107,9 @@ class GrounderEnsemble:
     """What several experts say together: a product of experts, whose colours and whose kinds are weighed apart.
 
     "Red mug" is asked as "red object" and as "mug". Each answer is the weighted sum of the experts' log-odds and a bias; both must be true:
-    P(red mug) = P(red) P(mug). So a pair that was never seen together is known all the same, the expert on colours can have its say on
-    them and on nothing else, and what is nearly red is nearly a red mug. Phrases without a colour's name are asked as they are.
+    P(red mug) = P(red) P(mug). Kinds are judged in other colours too (`kind_logits`). So a pair that was never seen together is known all
+    the same, the expert on colours can have its say on them and on nothing else, and what is nearly red is nearly a red mug. Phrases
+    without a colour's name are asked as they are.
 
     A kind that no expert met in training ("beaker") is also read as the known kinds nearest in meaning (`nearest_kinds`), the mean of both
     answers counts: what a language model knows of words, and what the others know of how things look.
@@ -135,39 +137,72 @@ class GrounderEnsemble:
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
         """See Grounder."""
         parts = {phrase: color_and_thing(phrase) for phrase in phrases}
-        colors = list(dict.fromkeys(color_question(pair[0]) for pair in parts.values() if pair))
-        things = list(dict.fromkeys(pair[1] if pair else phrase for phrase, pair in parts.items()))
+        colors = [color_question(pair[0]) for pair in parts.values() if pair]
+        kinds = [pair[1] for pair in parts.values() if pair]
+        wholes = [phrase for phrase, pair in parts.items() if pair is None]
         if not regions or not phrases:
             return torch.zeros((len(regions), len(phrases)))
         ours = self._calibration
-        color = dict(zip(colors, self._sum(rgb, regions, colors, ours.color, ours.color_bias), strict=True))
-        readings = {text: nearest_kinds(text) for text in things if unfamiliar_words(text)}
-        known = [kind for reading in readings.values() for kind in reading]
-        texts = list(dict.fromkeys([*things, *known]))
-        thing = dict(zip(texts, self._sum(rgb, regions, texts, ours.thing, 0.0), strict=True))
-        for text, reading in readings.items():
-            if reading:
-                likely = torch.stack([share * torch.sigmoid(thing[kind].double()) for kind, share in reading.items()]).amax(dim=0)
-                thing[text] = (thing[text] + torch.logit(likely, eps=1e-4).float()) / 2
+        color = self._sum(_as_it_is, rgb, regions, colors, ours.color, ours.color_bias)
+        thing = self._read(kind_logits, rgb, regions, kinds)
+        whole = self._read(_as_it_is, rgb, regions, wholes)
         columns = []
         for phrase in phrases:
             pair = parts[phrase]
             if pair is None:
-                columns.append(thing[phrase] + ours.whole_bias)
+                columns.append(whole[phrase] + ours.whole_bias)
             else:
                 columns.append(both(color[color_question(pair[0])], thing[pair[1]] + ours.thing_bias))
         return ours.scale * torch.stack(columns, dim=1) + ours.bias
 
+    def _read(self, ask: _Ask, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> dict[str, Tensor]:
+        """(R,) of each text about kinds, new words as their known relatives too."""
+        readings = {text: nearest_kinds(text) for text in texts if unfamiliar_words(text)}
+        asked = [*texts, *(kind for reading in readings.values() for kind in reading)]
+        found = self._sum(ask, rgb, regions, asked, self._calibration.thing, 0.0)
+        result = {text: found[text] for text in texts}
+        for text, reading in readings.items():
+            if reading:
+                likely = torch.stack([share * torch.sigmoid(found[kind].double()) for kind, share in reading.items()]).amax(dim=0)
+                result[text] = (found[text] + torch.logit(likely, eps=1e-4).float()) / 2
+        return result
+
     def _sum(
-        self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str], weights: Mapping[str, float], bias: float
-    ) -> Sequence[Tensor]:
-        """(R,) of each text."""
+        self,
+        ask: _Ask,
+        rgb: npt.NDArray[np.uint8],
+        regions: Sequence[Region],
+        texts: Sequence[str],
+        weights: Mapping[str, float],
+        bias: float,
+    ) -> dict[str, Tensor]:
+        """(R,) of each text, which may occur several times: the weighted sum of the experts' answers."""
+        texts = list(dict.fromkeys(texts))
         if not texts:
-            return ()
+            return {}
         total = torch.full((len(regions), len(texts)), bias)
         for expert in self._experts:
-            total = total + weights[expert.name] * expert.logits(rgb, regions, texts)
-        return total.unbind(dim=1)
+            total = total + weights[expert.name] * ask(expert, rgb, regions, texts)
+        return dict(zip(texts, total.unbind(dim=1), strict=True))
+
+
+_Ask = Callable[[Grounder, npt.NDArray[np.uint8], Sequence[Region], Sequence[str]], Tensor]
+
+
+def _as_it_is(expert: Grounder, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> Tensor:
+    return expert.logits(rgb, regions, texts)
+
+
+def kind_logits(expert: Grounder, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> Tensor:
+    """(R, K) of texts that name kinds and no colours: the mean over the picture and two with red, green and blue exchanged in turn. What
+    kinds came in which colours in training shall not count: no can was green there, and a green can is one when it is red or blue.
+
+    Only CLIPs are shown the other two: a segmenter would have to go through each whole picture again.
+    """
+    pictures = [rgb]
+    if isinstance(expert, ClipGrounder):
+        pictures += [np.ascontiguousarray(rgb[..., order]) for order in ((1, 2, 0), (2, 0, 1))]
+    return torch.stack([expert.logits(picture, regions, texts) for picture in pictures]).mean(dim=0)
 
 
 def both(first: Tensor, second: Tensor) -> Tensor:

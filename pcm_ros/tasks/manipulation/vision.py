@@ -88,7 +88,7 @@ class RegionEmbeddings:
         kept: number of images whose regions are kept.
     """
 
-    def __init__(self, model: RegionTextModel, kept: int = 16) -> None:
+    def __init__(self, model: RegionTextModel, kept: int = 32) -> None:
         self._model = model
         self._embeddings: _Newest[Tensor] = _Newest(kept)
 
