@@ -29,7 +29,7 @@ from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.models.tower_clip import Projections, RegionFeatures
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
-from training.card import write_card
+from training.card import LIMITS, write_card
 from training.clip import LEAST_PIXELS, contrast, held_out_figures
 from training.lexicon import PAIRS, captions
 from training.segmenter import Scenes, averaged, save
@@ -98,19 +98,26 @@ class Recipe:
 
     Attributes:
         tower, what: makes its image tower, and says what it is. loss: of logits (N, 116), kinds and colours (N,). jitter: of a batch of
-            features.
+            features. figures: those held-out figures that mean something. limits: for the card.
     """
 
     tower: Callable[[], RegionFeatures]
     what: str
     loss: Callable[..., tuple[torch.Tensor, dict[str, float]]]
     jitter: Callable[[torch.Tensor], torch.Tensor] = lambda features: features
+    figures: tuple[str, ...] = ("pair", "held_out_pair", "kind", "colour", "n")
+    limits: str = LIMITS
 
 
 RECIPES = {
     "pcm-clip-towers": Recipe(lambda: ImageTower(WEIGHTS / "efficientnet-lite0.safetensors"), "EfficientNet-Lite0", contrast),
     "pcm-clip-colors": Recipe(
-        ColorStatistics, "statistics of colours (color_statistics.py)", color_contrast, lambda features: jittered(features, 2.0)
+        ColorStatistics,
+        "statistics of colours (color_statistics.py)",
+        color_contrast,
+        lambda features: jittered(features, 2.0),
+        ("colour", "n"),
+        "Knows twelve colours of rendered things and nothing of their kinds: what it says of those is noise. Photographs were never seen.",
     ),
 }
 
@@ -192,8 +199,9 @@ def main() -> None:
         "clip",
         f"pcm_ros.models.tower_clip: {recipe.what} and MiniLM, frozen; two-layer projections",
         f"python -m training.tower_clip --name {options.name} --regions {options.regions} --steps {options.steps} --seed {options.seed}",
-        figures,
+        {name: figures[name] for name in recipe.figures},
         {"regions": len(features), "regions_seen": options.steps * options.batch, "pictures": int(data["pictures"]), "seed": options.seed},
+        limits=recipe.limits,
     )
 
 

@@ -12,7 +12,7 @@ from pcm_ros.models import registry
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
 from pcm_ros.tasks.manipulation.assembly import build_grounder, build_vision, clip_expert
-from pcm_ros.tasks.manipulation.grounding import Region
+from pcm_ros.tasks.manipulation.grounding import Grounder, Region
 from training.lexicon import KIND_WORDS
 from training.render_scenes import render_scene
 
@@ -30,44 +30,30 @@ def pictures() -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("name", ["segmenter", "pcm-clip-resnet", "pcm-clip-towers"])
 def test_kind_is_recognised_as_often_as_the_card_says(name: str, pictures: list[dict[str, np.ndarray]]) -> None:
-    """Kind among eight, by single regions of at least 60 pixels; the slack is the sampling error of some hundred regions."""
-    card = json.loads((registry.WEIGHTS / f"{name}.card.json").read_text())
-    grounder = build_grounder([name], build_vision())
-    phrases = [KIND_WORDS[kind][0] for kind in KINDS]
-    right = []
-    for picture in pictures:
-        regions, kinds = [], []
-        for number, truth in enumerate(picture["truth"]):
-            mask = picture["instance"] == number + 1
-            if truth[0] >= 0 and mask.sum() >= 60:
-                regions.append(Region(number, mask))
-                kinds.append(int(truth[0]))
-        if regions:
-            best = grounder.logits(picture["rgb"], regions, phrases).argmax(dim=1)
-            right += (best.numpy() == np.array(kinds)).tolist()
-    _check(right, card["held_out"]["kind"])
+    """Kind among eight."""
+    check(name, "kind", build_grounder([name], build_vision()), [KIND_WORDS[kind][0] for kind in KINDS], pictures, 0)
 
 
 @pytest.mark.parametrize("name", ["pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors"])
 def test_colour_is_recognised_as_often_as_the_card_says(name: str, pictures: list[dict[str, np.ndarray]]) -> None:
     """Colour among twelve, of shades that training never showed."""
-    card = json.loads((registry.WEIGHTS / f"{name}.card.json").read_text())
-    grounder = clip_expert(name)
+    check(name, "colour", clip_expert(name), [f"{color} object" for color in COLORS], pictures, 1)
+
+
+def check(name: str, figure: str, grounder: Grounder, phrases: list[str], pictures: list[dict[str, np.ndarray]], column: int) -> None:
+    """By single regions of at least 60 pixels; the slack is the sampling error of some hundred regions. column: of the truth."""
+    promised = json.loads((registry.WEIGHTS / f"{name}.card.json").read_text())["held_out"][figure]
     right = []
     for picture in pictures:
-        regions, colors = [], []
+        regions, asked = [], []
         for number, truth in enumerate(picture["truth"]):
             mask = picture["instance"] == number + 1
             if truth[0] >= 0 and mask.sum() >= 60:
                 regions.append(Region(number, mask))
-                colors.append(int(truth[1]))
+                asked.append(int(truth[column]))
         if regions:
-            best = grounder.logits(picture["rgb"], regions, [f"{color} object" for color in COLORS]).argmax(dim=1)
-            right += (best.numpy() == np.array(colors)).tolist()
-    _check(right, card["held_out"]["colour"])
-
-
-def _check(right: list[bool], promised: float) -> None:
+            best = grounder.logits(picture["rgb"], regions, phrases).argmax(dim=1)
+            right += (best.numpy() == np.array(asked)).tolist()
     assert len(right) > 60
     error = 3 * np.sqrt(0.25 / len(right)) + 0.03
     assert np.mean(right) > promised - error, f"{np.mean(right):.2f} of {len(right)}, the card says {promised:.2f}"
