@@ -29,6 +29,7 @@ from pcm_ros.evidence.document import Record
 from pcm_ros.nodes.conversions import numbers_of
 from pcm_ros.nodes.views import SENT_AGAIN
 from pcm_ros.processes import RunningSystem
+from pcm_ros.sim.picture_goal import PictureTask
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import build_policy
 from pcm_ros.tasks.manipulation.policy import Chosen, Executed, ManipulationPolicy
@@ -303,7 +304,10 @@ def bench(
 
     Raises:
         BringupError, LaunchError: the system does not start.
+        ValueError: a suite whose goals are pictures, which this bench does not send.
     """
+    if suite == PictureTask().name:
+        raise ValueError(f"suite is '{suite}', whose goals are pictures; this bench sends sentences: allowed are the other suites")
     parameter_file = parameter_file or bringup.folder("config") / "manipulation.yaml"
     config = {
         "suite": suite,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pcm_ros import msg
-from pcm_ros.benchmarks.ros import CLIENT, WARM, Feedback, memory_of, summarise
+from pcm_ros.benchmarks.ros import CLIENT, WARM, Feedback, bench, memory_of, summarise
 
 STATE = msg.ConsensusState
 
@@ -98,3 +99,9 @@ def test_memory_of_processes() -> None:
     assert set(found) == {"here"}
     resident, private = found["here"]
     assert 0 < private < resident < 100_000
+
+
+def test_a_suite_of_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'image-goal', whose goals are pictures"):
+        bench(1, 0, tmp_path / "ros.json", suite="image-goal")
+    assert not list(tmp_path.iterdir())
