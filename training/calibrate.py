@@ -87,7 +87,7 @@ def of_numbers(x: Tensor, experts: int) -> tuple[Tensor, ...]:
 
 
 def combined(x: Tensor, scene: Answers) -> Tensor:
-    """(V, M, K) log-odds, as `GrounderEnsemble` gives them."""
+    """(V, M, K) log-odds, as `GrounderEnsemble` gives them for words that it knows."""
     color, thing, color_bias, thing_bias, whole_bias, scale, bias = of_numbers(x, len(scene.color))
     colors, things = torch.tensordot(color, scene.color, 1) + color_bias, torch.tensordot(thing, scene.thing, 1)
     return scale * torch.where(scene.composed, both(colors, things + thing_bias), things + whole_bias) + bias

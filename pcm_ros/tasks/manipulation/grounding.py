@@ -79,7 +79,8 @@ class ClipGrounder:
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
 
 
-# What people call colours, one word each; what also names a thing to be taken ("wine bottle", "lemon") is left out.
+# What people call colours, one word each. Some name things too, but before another noun they say its colour ("lemon bowl"); what says the
+# use of a vessel there ("wine bottle", "coffee mug") is left out.
 COLOR_NAMES = frozenset(
     (  # noqa: SIM905
         "amber aqua aquamarine azure beige black blue bronze brown burgundy canary carmine cerulean charcoal chartreuse cherry "
@@ -101,6 +102,9 @@ def color_and_thing(phrase: str) -> tuple[str, str] | None:
 def color_question(color: str) -> str:
     """What the experts are asked to hear of a colour alone."""
     return f"{color} object"
+
+
+_Ask = Callable[[Grounder, npt.NDArray[np.uint8], Sequence[Region], Sequence[str]], Tensor]
 
 
 class GrounderEnsemble:
@@ -184,9 +188,6 @@ class GrounderEnsemble:
         for expert in self._experts:
             total = total + weights[expert.name] * ask(expert, rgb, regions, texts)
         return dict(zip(texts, total.unbind(dim=1), strict=True))
-
-
-_Ask = Callable[[Grounder, npt.NDArray[np.uint8], Sequence[Region], Sequence[str]], Tensor]
 
 
 def _as_it_is(expert: Grounder, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> Tensor:

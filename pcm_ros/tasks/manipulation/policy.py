@@ -347,9 +347,8 @@ class _Run:
                 self._know(now, way)
                 kept = now.kept_by(way, held)
                 doubt = None
-                for coming in dict.fromkeys(
-                    (of_same_subject(way, missing), ())
-                ):  # where there is no place for all of them: at least for one
+                together = of_same_subject(way, missing)
+                for coming in (together, ()) if together else ((),):  # where there is no place for all of them: at least for one
                     context = now.context(way, (*kept, *coming), self._failed)
                     doubt, last = yield from self._agreed(context, now)
                     if doubt is None:

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pcm_ros.consensus import Batch, Consensus, CrossEntropy, CrossEntropyState, Ensemble, Stop
+from pcm_ros.tasks.manipulation.arrangement import SUPPORT
 from pcm_ros.tasks.manipulation.goal import RelationKind
 from pcm_ros.tasks.manipulation.relations import footprint_gap, ground_offset, relation_margin
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.world_model import WorldModel
 
-SUPPORT = (RelationKind.ON, RelationKind.IN)
 # Room for a finger between footprints, metres; with less the arrangement is not accepted.
 ROOM, LEAST_ROOM = 0.03, 0.012
 # Margin (see relation_margin) from which a relation of an arrangement counts as true, and the one aimed at.
@@ -45,7 +45,7 @@ class Rearrangement:
 
     Attributes:
         targets: object -> its place on the table, (left, forward) metres; the other objects stay.
-        first: the object to move first: its place is free now.
+        first: the object to move first: the one whose place is freest while the others stand where they are.
     """
 
     targets: dict[int, tuple[float, float]]
@@ -118,7 +118,8 @@ class _Table:
         return least
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """(2,) lowest and highest (left, forward) of the workspace."""
+        """(2,) lowest and highest (left, forward) of the workspace, metres; where the speaker's axes are not those of the world this is a
+        larger box, and what lies outside is left to the workspace scorer of the motion."""
         limits = self.scene.limits
         corners = torch.tensor([limits.workspace_min[:2], limits.workspace_max[:2]], dtype=torch.float64)
         turned = ground_offset(limits, corners)
@@ -129,6 +130,7 @@ class _Relations:
     name, cost, differentiable = "relations", 1e-6, True
 
     def energy(self, batch: Batch, context: _Table) -> Tensor:
+        """(N,) nats, >= 0: how far the relations are from holding with AIMED units of margin to spare."""
         return -logsigmoid(context.margins(context.positions(batch)) - AIMED).sum(dim=1)
 
 
@@ -136,6 +138,7 @@ class _Room:
     name, cost, differentiable = "room", 1e-6, True
 
     def energy(self, batch: Batch, context: _Table) -> Tensor:
+        """(N,) >= 0: one for each 4 mm that a gap lacks of ROOM."""
         # What stands close now and is not moved is nobody's fault.
         now = context.gaps(context.ground[None]).clamp(max=ROOM)
         return ((now - context.gaps(context.positions(batch))).clamp(min=0) / 0.004).sum(dim=1)
@@ -145,6 +148,7 @@ class _Reach:
     name, cost, differentiable = "reach", 1e-6, True
 
     def energy(self, batch: Batch, context: _Table) -> Tensor:
+        """(N,) >= 0: one for each 4 mm beyond the arm's reach, less 2 cm."""
         limits = context.scene.limits
         where = batch.parameters.view(len(batch), context.moved, 2)
         base = ground_offset(limits, torch.tensor(limits.base_position[:2], dtype=torch.float64))
@@ -157,6 +161,7 @@ class _Effort:
     name, cost, differentiable = "effort", 1e-6, True
 
     def energy(self, batch: Batch, context: _Table) -> Tensor:
+        """(N,) metres that things are moved in all: of two arrangements that fit, the nearer."""
         return (context.positions(batch) - context.ground).norm(dim=-1).sum(dim=1)
 
 

@@ -107,12 +107,12 @@ def _meant(noun: NounPhrase, logits: Tensor, column: int, exclusions: Iterator[i
 
 def fit_logit(logit: float, confidence: float, present: float = PRESENT, contrast: float = CONTRAST, clear: float = CLEAR) -> float:
     """How clearly a phrase fits an object, positive: it does. The lesser of two: log-odds above `present`, and not further below those of
-    perception's own name for the object than `contrast`; or, if that is more, log-odds above `clear`.
+    perception's own name for the object than `contrast`; or, if that is more, log-odds above `clear` and `present`.
 
     Args:
         logit: log-odds of the phrase for the object. confidence: 0..1, perception's for its own name of it; 0: it has none.
     """
-    return max(logit - clear, min(logit - present, contrast - (log_odds(confidence) - logit)))
+    return max(logit - max(clear, present), min(logit - present, contrast - (log_odds(confidence) - logit)))
 
 
 def fit_probability(logits: Tensor, scene: Scene) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,17 +19,17 @@ from pcm_ros.tasks.manipulation.world_model import world_model
 
 @dataclass(eq=False)
 class Situation:
-    """Attributes:
-    observation, scene: the images, and the M objects that perception found in them.
-    meant: of each relation that was asked about, (M, K) that object m is the one that phrase k means (see noun_probabilities).
+    """What one look tells.
+
+    Attributes:
+        observation, scene: the images, and the M objects that perception found in them.
+        meant: of each relation that was asked about, (M, K) that object m is the one that phrase k means (see noun_probabilities).
     """
 
     observation: Observation
     scene: Scene
     meant: dict[Relation, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.resting = cache(self._resting)
+    _resting: dict[RelationKind, Tensor] = field(default_factory=dict)
 
     def context(
         self, relation: Relation, held: Sequence[Relation] = (), failed: Sequence[tuple[float, float, float, float]] = ()
@@ -50,11 +49,14 @@ class Situation:
                     return phrase
         return self.scene.objects[number].label
 
-    def _resting(self, kind: RelationKind) -> Tensor:
+    def resting(self, kind: RelationKind) -> Tensor:
         """(M, M) bool, whether object i is on (in) object j now."""
+        if kind in self._resting:
+            return self._resting[kind]
         relation = Relation(kind, "object", ("object",))
         still = world_model(self.context(relation)).predict_scene(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.float64))
-        return predicted_margins(relation, still)[0] > 0
+        self._resting[kind] = predicted_margins(relation, still)[0] > 0
+        return self._resting[kind]
 
     def carried(self) -> Tensor:
         """(M, M) bool, whether object i is on or in object j now."""

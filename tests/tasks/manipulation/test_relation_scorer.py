@@ -314,4 +314,5 @@ def test_fit_is_judged_against_perceptions_own_name() -> None:
 def test_what_clearly_fits_is_there_whatever_else_it_is_called() -> None:
     assert fit_logit(0.0, 0.99) < 0 < fit_logit(CLEAR + 0.1, 0.99)
     assert fit_logit(CLEAR - 0.1, 0.99) < 0
+    assert fit_logit(2.0, 0.99, present=3.0) < 0, "who asks for more than CLEAR gets it"
     assert fit_logit(-2.0, 0.5) > 0 > fit_logit(-3.5, 0.0)
