@@ -60,12 +60,14 @@ class System:
         nodes: in the order in which they are activated.
         parameter_file: read by all of them.
         instruction / seed: the goal to send once all are active; an empty instruction: none, the system waits for goals.
+        hint: how goals are sent, for people.
     """
 
     nodes: tuple[NodeSpec, ...]
     parameter_file: Path
     instruction: str = ""
     seed: int = 0
+    hint: str = 'waiting for goals: pcm send "put the red mug to the left of the blue bowl"'
 
 
 MANIPULATION_ARGUMENTS = (
@@ -77,6 +79,12 @@ MANIPULATION_ARGUMENTS = (
     Argument("simulator", "true", "whether to start the simulator; false: a real cell's driver offers topics and action"),
     Argument("config", "", "parameter file; empty: config/manipulation.yaml of the package"),
     Argument("output", "runs", "folder for the video of the episode; empty: none is made"),
+)
+
+SERVICES_ARGUMENTS = (
+    Argument("tasks", "", "tasks to serve, separated by commas; empty: all, or those that the parameter file names"),
+    Argument("warm_up", "", "tasks whose models are loaded at once instead of by the first request, separated by commas"),
+    Argument("config", "", "parameter file; empty: config/services.yaml of the package"),
 )
 
 
@@ -169,7 +177,19 @@ def manipulation(values: Mapping[str, str]) -> System:
     return System(tuple(nodes), path.resolve(), values["instruction"], _integer("seed", values["seed"]))
 
 
-SYSTEMS = {"manipulation": (MANIPULATION_ARGUMENTS, manipulation)}
+def services(values: Mapping[str, str]) -> System:
+    """The one node of the services system: mathematics and what else `pcm_ros.nodes.services` lists."""
+    path = Path(values["config"]) if values["config"] else folder("config") / "services.yaml"
+    if not path.is_file():
+        raise LaunchError(f"parameter file '{path}' does not exist; remedy: leave `config` out, or name a file")
+    parameters: dict[str, Value] = {
+        name: words for name in ("tasks", "warm_up") if (words := [word.strip() for word in values[name].split(",") if word.strip()])
+    }
+    hint = "waiting for requests, see `ros2 service list`, or ask from Python: pcm_ros.services_client.ServicesClient"
+    return System((NodeSpec("services_node", "services", parameters),), path.resolve(), hint=hint)
+
+
+SYSTEMS = {"manipulation": (MANIPULATION_ARGUMENTS, manipulation), "services": (SERVICES_ARGUMENTS, services)}
 
 
 def system(name: str, words: Sequence[str]) -> System:

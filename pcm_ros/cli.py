@@ -64,10 +64,10 @@ def _shown(instruction: str, picture: Path | None, means: list[str] | None) -> t
 
 @app.command(
     epilog=f'Examples: `pcm launch manipulation "instruction:={EXAMPLE}"`; `pcm launch manipulation` (waits for goals: `pcm send`); '
-    "`pcm launch manipulation --arguments`; `pcm launch manipulation views:=front,top scene:=7`"
+    "`pcm launch manipulation --arguments`; `pcm launch manipulation views:=front,top scene:=7`; `pcm launch services`"
 )
 def launch(
-    system: Annotated[str, typer.Argument(help="What to start: manipulation")],
+    system: Annotated[str, typer.Argument(help="What to start: manipulation, services")],
     arguments: Annotated[list[str] | None, typer.Argument(help="name:=value, as for `ros2 launch`; see --arguments")] = None,
     show_arguments: Annotated[bool, typer.Option("--arguments", help="List the launch arguments and stop.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that the nodes print, not only warnings and errors.")] = False,

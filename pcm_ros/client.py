@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import rclpy
 from action_msgs.msg import GoalStatus
@@ -115,22 +115,18 @@ class RunningGoal:
         return Outcome(error, result.error_msg, tuple(pick_place_from_message(action) for action in result.actions), result.video)
 
 
-class ManipulationClient:
-    """A client of the manipulation system, with a ROS context and a thread of its own; usable beside any other ROS code.
+class RosClient:
+    """A ROS context and a thread of its own, usable beside any other ROS code; what the clients of all systems share.
 
     Args:
-        consensus: name of the consensus node.
-        simulator: name of the simulator node, for `reset` and `judge`.
+        partner: the node that is talked to, for messages.
         domain_id: ROS domain; None: that of the environment.
     """
 
-    def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None) -> None:
-        self._context = Context()
+    def __init__(self, partner: str, domain_id: int | None = None) -> None:
+        self._context, self._partner = Context(), partner
         rclpy.init(args=[], context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("pcm_client", context=self._context)
-        self._consensus, self._simulator = consensus, simulator
-        self._services: dict[str, tuple[Client, bool]] = {}  # kept, with whether it has answered yet
-        self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="pcm_client", daemon=True)
@@ -139,6 +135,53 @@ class ManipulationClient:
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+    def wait(
+        self,
+        future: Future,
+        timeout: float | None = None,
+        alive: Callable[[], bool] = lambda: True,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone. `meanwhile` is called now and then."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done.wait(0.2):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            if not alive() and not done.wait(1.0):
+                raise NotAvailable(f"{self._partner} is gone: its process ended or cannot be reached")
+            meanwhile()
+        return future.result()
+
+    def close(self) -> None:
+        """End the client's thread and context."""
+        if self._context.ok():
+            self._context.try_shutdown()
+            self._thread.join(2.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ManipulationClient(RosClient):
+    """A client of the manipulation system.
+
+    Args:
+        consensus: name of the consensus node.
+        simulator: name of the simulator node, for `reset` and `judge`.
+        domain_id: ROS domain; None: that of the environment.
+    """
+
+    def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None) -> None:
+        super().__init__(f"consensus node '{consensus}'", domain_id)
+        self._consensus, self._simulator = consensus, simulator
+        self._services: dict[str, tuple[Client, bool]] = {}  # kept, with whether it has answered yet
+        self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")
 
     def ready(self) -> bool:
         """Whether the consensus node's action can be reached now."""
@@ -240,34 +283,3 @@ class ManipulationClient:
         if response.error_msg:
             raise ValueError(response.error_msg)
         return response
-
-    def wait(
-        self,
-        future: Future,
-        timeout: float | None = None,
-        alive: Callable[[], bool] = lambda: True,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> Any:
-        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone. `meanwhile` is called now and then."""
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not done.wait(0.2):
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"no answer within {timeout:g} s")
-            if not alive() and not done.wait(1.0):
-                raise NotAvailable(f"consensus node '{self._consensus}' is gone: its process ended or cannot be reached")
-            meanwhile()
-        return future.result()
-
-    def close(self) -> None:
-        """End the client's thread and context."""
-        if self._context.ok():
-            self._context.try_shutdown()
-            self._thread.join(2.0)
-
-    def __enter__(self) -> ManipulationClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -95,7 +95,7 @@ def launch(system: System, verbose: bool, console: Console) -> int:
 
 def _carry_out(system: System, running: Any, client: Any, asked: threading.Event, console: Console) -> int:
     if not system.instruction:
-        console.print('waiting for goals: pcm send "put the red mug to the left of the blue bowl"; Ctrl-C ends')
+        console.print(f"{system.hint}; Ctrl-C ends", highlight=False, soft_wrap=True)
         while not asked.wait(0.2):
             running.check()
         return 0

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from pcm_ros.bringup import NodeSpec, System, command, environment
-from pcm_ros.client import ManipulationClient, NotAvailable
+from pcm_ros.client import NotAvailable, RosClient
 
 # Read by pcm_ros.nodes.lifecycle.run: a node whose launcher was killed ends itself.
 LAUNCHER_VARIABLE = "PCM_LAUNCHER_PID"
@@ -149,7 +149,7 @@ class RunningSystem:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def activate(self, client: ManipulationClient, timeout: float = 180.0, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def activate(self, client: RosClient, timeout: float = 180.0, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Configure all nodes at the same time (models load), then activate them in order. Raises BringupError."""
         deadline = time.monotonic() + timeout
         lifecycles = {name: Lifecycle(client.node, name) for name in self.nodes}

@@ -340,6 +340,7 @@ class LanguageModel:
         rng: torch.Generator,
         deadline: float | None = None,
         filled_in: Callable[[str], str | None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Grown:
         """Write one line behind each of these rows; a row may be named several times.
 
@@ -350,6 +351,7 @@ class LanguageModel:
             deadline: time.monotonic() at which to stop wherever it is.
             filled_in: asked after each token with the row's line so far; a text it returns is written next instead of what the model
                 would say (the calculator of marked equations).
+            stop: asked after each token; true ends the lines as the deadline does.
 
         Raises:
             ValueError: an argument out of its range.
@@ -378,7 +380,7 @@ class LanguageModel:
                 if forced[row]:
                     chosen[i] = forced[row].pop(0)
             scores = torch.log_softmax(state.logits, dim=-1).gather(1, chosen[:, None]).squeeze(1).tolist()
-            late = deadline is not None and time.monotonic() >= deadline
+            late = (deadline is not None and time.monotonic() >= deadline) or stop()
             active = torch.tensor([not ended[row] for row in present])
             for i, row in enumerate(present):
                 if ended[row]:

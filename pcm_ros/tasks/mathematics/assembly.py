@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from pcm_ros.consensus import Scorer
-from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.language import LanguageModel, embedded_language_model
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
+from pcm_ros.tasks.mathematics.proposals import never
 from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
-from pcm_ros.tasks.mathematics.solver import Ranking, Solution, Solver
+from pcm_ros.tasks.mathematics.solver import Progress, Ranking, Solution, Solver, checked_question
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
 
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
 Method = Literal["consensus", "greedy", "majority"]
+MOST_DRAWS = 256
 METHODS: tuple[str, ...] = get_args(Method)
 _loading = threading.Lock()
 
 
+def shipped_adapter() -> Path | None:
+    """The adapter that comes with the package; None where there is none: the embedded model then works from worked examples."""
+    return ADAPTER if ADAPTER.is_file() else None
+
+
 def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:
-    """A model with an adapter, loaded once a process. Raises ModelUnavailable."""
+    """A model with an adapter, loaded once a process. None = the embedded model, none. Raises ModelUnavailable."""
     with _loading:
-        return _loaded(path, adapter)
+        return _loaded(path or embedded_language_model(), adapter)
 
 
-@functools.cache
-def _loaded(path: Path | None, adapter: Path | None) -> LanguageModel:
+@functools.lru_cache(maxsize=4)  # whoever asks for ever new models must not fill the memory
+def _loaded(path: Path, adapter: Path | None) -> LanguageModel:
     return LanguageModel(path, adapter)
 
 
@@ -61,7 +69,7 @@ def solver(
     proposals: int = 4,
     temperature: float = 0.7,
     model: Path | None = None,
-    adapter: Path | None = ADAPTER,
+    adapter: Path | None = None,
     stop_here: bool = True,
     calculate: bool = True,
     sentence: Path | None = None,
@@ -73,8 +81,9 @@ def solver(
         method: "consensus" = beam search over steps with all experts; "greedy" = the likeliest step each time, no experts;
             "majority" = beam * proposals plain samples, and the answer that most of them give.
         beam: partial solutions kept. proposals: steps drawn for each; beam * proposals at the first step.
-        model: another language model, a GGUF file or a folder, which then works without the adapter, from worked examples in the prompt.
-        adapter: of the embedded model; None = none. stop_here, calculate: see `StepGenerator`.
+        model: another language model, a GGUF file or a folder; None = the embedded one.
+        adapter: merged into the model; None = none: the model then works from worked examples in the prompt. See `shipped_adapter`.
+        stop_here, calculate: see `StepGenerator`.
         sentence, hidden: weights of the trained verifiers; None = the ensemble does without. hidden belongs to the adapter.
 
     Raises:
@@ -86,10 +95,10 @@ def solver(
     for name, value in (("beam", beam), ("proposals", proposals)):
         if not 1 <= value <= 64:
             raise ValueError(f"{name} is {value}; allowed: 1..64")
-    if model is not None:
-        adapter = None
+    if beam * proposals > MOST_DRAWS:
+        raise ValueError(f"beam * proposals is {beam * proposals}; allowed: at most {MOST_DRAWS} draws a round (memory)")
     if adapter is not None and not Path(adapter).is_file():
-        raise ModelUnavailable(f"'{adapter}' does not exist; remedy: reinstall pcm_ros, or make it with training/maths_adapter.py")
+        raise ModelUnavailable(f"'{adapter}' does not exist; remedy: make it with training/maths_adapter.py, or do without")
     generating = language_model(model, adapter)
     preamble = EXAMPLES if adapter is None else ""
     if method == "greedy":
@@ -108,7 +117,7 @@ def solver(
     return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
-_cached_solver = functools.cache(solver)
+_cached_solver = functools.lru_cache(maxsize=8)(solver)
 _solving = threading.Lock()
 
 
@@ -121,13 +130,43 @@ def solve(
     seed: int = 0,
     method: Method = "consensus",
     model: Path | None = None,
+    adapter: Path | None = None,
+    temperature: float = 0.7,
 ) -> Solution:
-    """Solve a word problem. Calls from several threads take turns. Arguments and errors: `solver` and `Solver.iterate`."""
+    """Solve a word problem. Calls from several threads take turns. Arguments and errors: `solver` and `Solver.iterate`.
+
+    Args:
+        adapter: None = the shipped one, if there is one, for the embedded model (to do without, give `embedded_language_model()`).
+    """
+    for result in progress(question, beam, proposals, deadline, max_tokens, seed, method, model, adapter, temperature):
+        if isinstance(result, Solution):
+            return result
+    raise AssertionError("progress ends with a Solution")
+
+
+def progress(
+    question: str,
+    beam: int = 5,
+    proposals: int = 4,
+    deadline: float | None = None,
+    max_tokens: int = 4000,
+    seed: int = 0,
+    method: Method = "consensus",
+    model: Path | None = None,
+    adapter: Path | None = None,
+    temperature: float = 0.7,
+    stop: Callable[[], bool] = never,
+) -> Iterator[Progress | Solution]:
+    """`solve`, with what is found after each round. The deadline counts from here; what loading takes of it is not torn apart."""
+    started = time.monotonic()
+    checked_question(question)
     with _solving:
-        return _cached_solver(method, beam, proposals, model=model).solve(question, seed, deadline, max_tokens)
+        solving = _cached_solver(method, beam, proposals, temperature, model, adapter or (shipped_adapter() if model is None else None))
+        left = None if deadline is None else max(1e-9, deadline - (time.monotonic() - started)) if deadline > 0 else deadline
+        yield from solving.iterate(question, seed, left, max_tokens, stop)
 
 
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
     """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
     with _solving:
-        return _cached_solver().rank(question, solutions)
+        return _cached_solver("consensus", 5, 4, 0.7, None, shipped_adapter()).rank(question, solutions)

@@ -134,6 +134,7 @@ class StepGenerator:
             rng,
             context.deadline,
             calculator if self.calculate else None,
+            context.stop,
         )
         drawn: list[tuple[int, int, _Proposal]] = []
         for row, number in enumerate(parents):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,12 @@ LONGEST_TEXT = 4096
 
 
 class OutOfTime(RuntimeError):
-    """The deadline came before this scorer could answer."""
+    """The deadline, or a cancellation, came before this part could answer."""
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -27,20 +32,23 @@ class Problem:
         question: the word problem.
         deadline: time.monotonic() at which work ends; None = none.
         max_tokens: that all proposals together may cost.
+        stop: asked between tokens and readings whether to end at once.
     """
 
     question: str
     deadline: float | None = None
     max_tokens: int = 4000
+    stop: Callable[[], bool] = never
 
     @property
     def late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        """Whether work must end: the deadline is over, or it was cancelled."""
+        return (self.deadline is not None and time.monotonic() >= self.deadline) or self.stop()
 
     def check_time(self) -> None:
-        """Raises OutOfTime when the deadline is over."""
+        """Raises OutOfTime when work must end."""
         if self.late:
-            raise OutOfTime("the deadline is over")
+            raise OutOfTime("cancelled" if self.stop() else "the deadline is over")
 
 
 def solutions_batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Itera
 from pcm_ros.tasks.mathematics.arithmetic import final_answer, in_notation, written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
-from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, solutions_batch, text_of, texts_of
+from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, never, solutions_batch, text_of, texts_of
 
 LONGEST_QUESTION = 4000
 MOST_STEPS = 12
@@ -178,13 +178,21 @@ class Solver:
                 return result
         raise AssertionError("iterate ends with a Solution")
 
-    def iterate(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int = 4000) -> Iterator[Progress | Solution]:
-        """Progress after each round, then the solution. Whoever stops asking has cancelled.
+    def iterate(
+        self,
+        question: str,
+        seed: int = 0,
+        deadline: float | None = None,
+        max_tokens: int = 4000,
+        stop: Callable[[], bool] = never,
+    ) -> Iterator[Progress | Solution]:
+        """Progress after each round, then the solution.
 
         Args:
             deadline: seconds from now after which the best found so far is returned, marked; None = none. Work that is under way is not
                 torn apart: one token of all beams, or one reading of a scorer, may come after it.
             max_tokens: that all proposals together may cost, >= 1.
+            stop: asked between tokens; true cancels, and the best found so far is returned, marked.
 
         Raises:
             UnusableQuestion: see `checked_question`; also for one that is longer than the model's context.
@@ -196,7 +204,7 @@ class Solver:
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; allowed: >= 1")
         started = time.monotonic()
-        problem = Problem(text, None if deadline is None else started + deadline, max_tokens)
+        problem = Problem(text, None if deadline is None else started + deadline, max_tokens, stop)
         room = self.generator.model.context // 2
         if len(self.generator.model.encode(text)) > room:
             raise UnusableQuestion(f"the question is longer than the {room} tokens that the model can read; remedy: a shorter one")
@@ -215,16 +223,16 @@ class Solver:
                     reason = ""
                     break
                 if problem.late or spent >= max_tokens:
-                    reason = "deadline" if problem.late else "tokens"
+                    reason = _why_it_ended(problem) if problem.late else "tokens"
                     break
         except OutOfTime:
-            reason = "deadline"
+            reason = _why_it_ended(problem)
         except QuorumError:
             if not problem.late:
                 raise
-            reason = "deadline"
+            reason = _why_it_ended(problem)
         if not reason and problem.late:
-            reason = "deadline"  # scorers were left out of the last rounds because of it
+            reason = _why_it_ended(problem)  # scorers were left out of the last rounds because of it
         yield self._chosen(question, problem, found, state, reason, started)
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:
@@ -292,3 +300,7 @@ class Solver:
     def close(self) -> None:
         """End the scorers' threads."""
         self.ensemble.close()
+
+
+def _why_it_ended(problem: Problem) -> str:
+    return "cancelled" if problem.stop() else "deadline"
