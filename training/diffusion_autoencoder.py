@@ -1,0 +1,148 @@
+"""Train the autoencoder of the latent diffusion model: 64 x 64 pictures <-> 16 x 16 latents of four channels.
+
+    python -m training.diffusion_autoencoder --data training/diffusion_data --work /tmp/autoencoder --minutes 40 \\
+        --out pcm_ros/models/weights/diffusion/vae
+
+diffusers' AutoencoderTiny (the architecture of TAESD, github.com/madebyollin/taesd): plain dense 3x3 convolutions without normalisation,
+three times as fast on a CPU as AutoencoderKL of that size. Latents are held near zero mean and unit deviation by a small penalty and get
+noise while training, so that the decoder forgives what the denoiser gets slightly wrong. A killed run goes on from <work>/state.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pcm_ros.models.torchvision_shim import prepare_torchvision
+from training.diffusion_data import Progress, as_input, average_into, keep, pictures, rate, shards, shuffled
+
+CONFIG = {
+    "encoder_block_out_channels": (32, 32, 32),
+    "decoder_block_out_channels": (32, 32, 32),
+    "num_encoder_blocks": (1, 1, 2),
+    "num_decoder_blocks": (3, 2, 1),
+    "latent_channels": 4,
+}
+NOISE = 0.08  # deviation of what is added to the latents, whose own is about 1
+
+
+def loss_of(network: torch.nn.Module, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss, and the mean absolute error of pixels (0..2 scale) in it. noise: (N, 4, 16, 16) standard normal."""
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = network.encode(x).latents
+        y = network.decode(latents + NOISE * noise).sample
+    y, z = y.float(), latents.float()
+    pixels = (y - x).abs().mean()
+    edges = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+    far = functional.mse_loss(functional.avg_pool2d(y, 4), functional.avg_pool2d(x, 4))
+    spread = (z.mean(dim=(0, 2, 3)).square() + (z.std(dim=(0, 2, 3)) - 1).square()).mean()
+    return pixels + 0.5 * edges + 2 * far + 0.05 * spread, pixels.detach()
+
+
+@torch.inference_mode()
+def evaluate(network: torch.nn.Module, rgb: np.ndarray) -> dict[str, float]:
+    """PSNR in dB and mean absolute error (0..255) of reconstructions of held-out pictures, deviation and mean of the latents."""
+    squares, absolute, latents = [], [], []
+    for start in range(0, len(rgb), 64):
+        x = as_input(rgb[start : start + 64])
+        z = network.encode(x).latents
+        y = network.decode(z).sample.clamp(-1, 1)
+        squares.append(((y - x) / 2).square().mean(dim=(1, 2, 3)))
+        absolute.append(((y - x).abs() * 127.5).mean())
+        latents.append(z)
+    every = torch.cat(latents)
+    return {
+        "psnr": float((-10 * torch.cat(squares).log10()).mean()),
+        "absolute": float(torch.stack(absolute).mean()),
+        "latent_std": float(every.std()),
+        "latent_mean": float(every.mean()),
+        "n": len(rgb),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("training/diffusion_data"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for state.pt and log.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the result, in diffusers' format")
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--shards", type=int, default=20, help="at most so many shards are read")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    options.work.mkdir(parents=True, exist_ok=True)
+    prepare_torchvision()
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(options.seed)
+    network = AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-4)
+    step, seconds, state_file = 0, 0.0, options.work / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, seconds = state["step"], state["seconds"]
+    rgb = np.concatenate([pictures(path) for path in shards(options.data, "train")[: options.shards]])
+    held_out = pictures(shards(options.data, "test")[0])[:400]
+    rng = np.random.default_rng([options.seed, step])
+    noise = torch.Generator().manual_seed(options.seed + step)
+    progress, losses = Progress(options.work, options.minutes, seconds), []
+
+    def save() -> None:
+        keep(
+            state_file,
+            {
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "seconds": progress.seconds,
+            },
+        )
+
+    for rows in shuffled(rng, len(rgb), options.batch):
+        if progress.share >= 1:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = rate(progress.share, step, options.rate)
+        x = as_input(rgb[rows])
+        if rng.random() < 0.5:
+            x = x.flip(3)
+        loss, pixels = loss_of(network, x, torch.randn((len(x), 4, 16, 16), generator=noise))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        average_into(average, network, step)
+        losses.append(float(pixels))
+        if step % 100 == 0:
+            progress.log(step=step, absolute=round(float(np.mean(losses)) * 127.5, 3), rate=optimiser.param_groups[0]["lr"])
+            losses.clear()
+        if step % 500 == 0:
+            save()
+            progress.log(step=step, held_out=evaluate(average, held_out))
+    save()
+    figures = evaluate(average, held_out)
+    progress.log(step=step, held_out=figures, pictures=len(rgb))
+    average.register_to_config(scaling_factor=1 / figures["latent_std"])
+    average.half().save_pretrained(options.out, safe_serialization=True)
+    (options.out / "held_out.json").write_text(
+        json.dumps({**figures, "steps": step, "pictures": len(rgb), "minutes": options.minutes, "seed": options.seed}) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
