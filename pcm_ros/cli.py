@@ -249,6 +249,48 @@ def picture(
     console.print(f"try: {words}", highlight=False, soft_wrap=True, markup=False)
 
 
+@app.command(
+    epilog='Examples: `pcm maths "Tom has 3 boxes of 12 eggs and eats 4. How many are left?"`; '
+    "`pcm maths --method majority --beam 4 --seed 7 - < question.txt`; `pcm maths --model qwen.gguf --deadline 60 --json '...'`"
+)
+def maths(
+    question: Annotated[str, typer.Argument(help="A word problem, at most 4000 characters; - reads it from standard input.")],
+    method: Annotated[
+        str,
+        typer.Option(help="consensus (beam search over steps, all scorers), greedy (likeliest steps), majority (of whole samples)."),
+    ] = "consensus",
+    beam: Annotated[int, typer.Option(min=1, max=64, help="Partial solutions kept in each round.")] = 5,
+    proposals: Annotated[int, typer.Option(min=1, max=64, help="Steps drawn for each; beam * proposals at most 256.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Of the draws: above 0, at most 5.")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same solution.")] = 0,
+    deadline: Annotated[
+        float | None, typer.Option(min=1e-6, help="Seconds, counted once the models are loaded; the best so far is then shown, marked.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens that all proposals together may cost.")] = 4000,
+    model: Annotated[
+        Path | None, typer.Option(help="Another language model: a GGUF file, or a folder with config.json and .safetensors.")
+    ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Low-rank adapter (.safetensors) of the model. Default: the one that comes with the package, if it does; without any, the "
+            "model works from worked examples, and the embedded one then solves few problems."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Solve a word problem: answer, steps, energies of each scorer, runners-up. Exit code 0 only with an answer."""
+    from pcm_ros.maths_command import MathsError, Options, question_of, solve_and_show
+
+    options = Options(method, beam, proposals, temperature, seed, deadline, max_tokens, model, adapter)
+    try:
+        code = solve_and_show(question_of(question), options, as_json)
+    except MathsError as error:
+        _fail(str(error).replace("[", "\\["))
+        raise
+    raise typer.Exit(code)
+
+
 @app.command(epilog="Example: `pcm models`")
 def models() -> None:
     """List all models: role, source, licence, size, and whether their files are there and whole. Exit code 1 if one is not."""

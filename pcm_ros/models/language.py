@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,28 @@ def load_causal(path: Path, dtype: torch.dtype = torch.float32, attention: str =
     if not any(folder.glob("*.safetensors")):
         raise ModelUnavailable(f"'{path}' has no .safetensors weights (pickle formats can run code); remedy: convert the model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation=attention
-        )
+        with _without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation=attention
+            )
     except Exception as error:  # transformers raises whatever its parts do
         raise ModelUnavailable(f"'{path}' can't be loaded ({type(error).__name__}: {error}); remedy: restore the files") from error
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers shows a bar for every load, on terminals and in logs alike."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _converted(path: Path) -> Path:
@@ -81,8 +97,9 @@ def _converted(path: Path) -> Path:
 
     try:
         options = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
-        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+        with _without_bars():
+            model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     except Exception as error:
         raise ModelUnavailable(
             f"'{path}' can't be converted ({type(error).__name__}: {error}); remedy: download it again; truncated files fail like this"

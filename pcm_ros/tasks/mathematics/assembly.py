@@ -117,7 +117,8 @@ def solver(
     return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
-_cached_solver = functools.lru_cache(maxsize=8)(solver)
+shared_solver = functools.lru_cache(maxsize=8)(solver)
+"""`solver`, made once for the same arguments. It solves one problem at a time."""
 _solving = threading.Lock()
 
 
@@ -161,7 +162,7 @@ def progress(
     started = time.monotonic()
     checked_question(question)
     with _solving:
-        solving = _cached_solver(method, beam, proposals, temperature, model, adapter or (shipped_adapter() if model is None else None))
+        solving = shared_solver(method, beam, proposals, temperature, model, adapter or (shipped_adapter() if model is None else None))
         left = None if deadline is None else max(1e-9, deadline - (time.monotonic() - started)) if deadline > 0 else deadline
         yield from solving.iterate(question, seed, left, max_tokens, stop)
 
@@ -169,4 +170,4 @@ def progress(
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
     """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
     with _solving:
-        return _cached_solver("consensus", 5, 4, 0.7, None, shipped_adapter()).rank(question, solutions)
+        return shared_solver("consensus", 5, 4, 0.7, None, shipped_adapter()).rank(question, solutions)

@@ -1,0 +1,159 @@
+"""What `pcm maths` does and shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pcm_ros.consensus import QuorumError
+from pcm_ros.console import INTERRUPTED, stop_on_signals
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.tasks.mathematics import assembly
+from pcm_ros.tasks.mathematics.solver import Progress, Solution, UnusableQuestion, checked_question
+
+UNTUNED = (
+    "the embedded language model works without an adapter here, from three worked examples: it solves few problems. Give it one with "
+    "--adapter, or a stronger model with --model"
+)
+_REASONS = {
+    "deadline": "the deadline came",
+    "tokens": "the tokens were spent",
+    "steps": "no end after the most steps that are allowed",
+    "cancelled": "interrupted",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """As on the command line; ranges: `assembly.solver` and `Solver.iterate`. adapter None = the shipped one, if there is one."""
+
+    method: str = "consensus"
+    beam: int = 5
+    proposals: int = 4
+    temperature: float = 0.7
+    seed: int = 0
+    deadline: float | None = None
+    max_tokens: int = 4000
+    model: Path | None = None
+    adapter: Path | None = None
+
+
+class MathsError(ValueError):
+    """The command can't do it. The message says why, and the remedy."""
+
+
+def solve_and_show(question: str, options: Options, as_json: bool = False) -> int:
+    """Solve and print: the answer to stdout, progress to stderr.
+
+    Returns:
+        Exit code: 0 with an answer, 1 without one, 130 when interrupted.
+
+    Raises:
+        MathsError: an unusable question, an option out of its range, or a model that can't be loaded.
+    """
+    progress = Console(stderr=True, emoji=False)
+    adapter = options.adapter or (assembly.shipped_adapter() if options.model is None else None)
+    untuned = options.model is None and adapter is None
+    method: Any = options.method
+    started = time.monotonic()
+    try:
+        checked_question(question)
+        if not 0 < options.temperature <= 5:
+            raise MathsError(f"--temperature is {options.temperature}; allowed: above 0, at most 5")
+        with progress.status("loading models"):
+            solver = assembly.shared_solver(method, options.beam, options.proposals, options.temperature, options.model, adapter)
+        found: Progress | Solution | None = None
+        with stop_on_signals() as asked, progress.status("reading the question") as status:
+            loaded = time.monotonic()
+            for found in solver.iterate(question, options.seed, options.deadline, options.max_tokens, asked.is_set):
+                if isinstance(found, Progress):
+                    best = printable(found.beams[0].strip().replace("\n", " | ")) if found.beams else ""
+                    line = f"round {found.round + 1}, {found.tokens} tokens, {found.seconds:.1f} s  {best}"
+                    status.update(Text(line[: max(20, progress.width - 4)]))
+    except KeyboardInterrupt:  # while models were loading
+        progress.print("interrupted")
+        return INTERRUPTED
+    except (UnusableQuestion, ModelUnavailable, QuorumError, ValueError) as error:
+        raise MathsError(str(error)) from error
+    assert isinstance(found, Solution)
+    if as_json:
+        print(json.dumps(as_plain(found, options, adapter, loaded - started), indent=1, ensure_ascii=False))
+    else:
+        show(found, Console(emoji=False, highlight=False))
+    if untuned:
+        progress.print("[yellow]note[/]:", UNTUNED, highlight=False)
+    if found.reason == "cancelled":
+        return INTERRUPTED
+    return 0 if found.answer is not None else 1
+
+
+def show(solution: Solution, console: Console) -> None:
+    """A solution for people: answer, steps with the energies of each scorer, runners-up, agreement."""
+    if solution.answer is None:
+        console.print("[bold red]no answer[/]: no solution was completed", _why(solution))
+    else:
+        console.print(Text.assemble(("answer: ", "bold"), (solution.answer, "bold green"), _why(solution)))
+    names = sorted({name for step in solution.steps for name in step.energies})
+    if solution.steps:
+        table = Table("step", *names, title="energy of the solution up to each step, by scorer (lower is better)", title_justify="left")
+        for column in table.columns[1:]:
+            column.justify, column.no_wrap = "right", True
+        for step in solution.steps:
+            table.add_row(Text(printable(step.text)), *(_number(step.energies, name) for name in names))
+        console.print(table)
+    if solution.runners_up:
+        table = Table("other answer", "energy", "solution", title=f"runners-up (chosen: energy {solution.total:.2f})", title_justify="left")
+        for candidate in solution.runners_up[:5]:
+            steps = printable(candidate.text.strip().replace("\n", " | "))
+            table.add_row(candidate.answer or "none", f"{candidate.total:.2f}", Text(steps if len(steps) <= 200 else steps[:197] + "..."))
+        console.print(table)
+    if solution.answer is not None:
+        console.print(f"agreement of the scorers {solution.agreement:.2f}, share of the draws with this answer {solution.votes:.2f}")
+    console.print(f"{solution.tokens} tokens in {solution.seconds:.1f} s")
+    for name, reason in solution.dropped.items():
+        console.print(Text(f"left out in the last round: {name}: {reason}", "yellow"))
+
+
+def as_plain(solution: Solution, options: Options, adapter: Path | None, loading: float) -> dict[str, Any]:
+    """A solution and how it was made as JSON-like values; what is not a number is null."""
+    made = {**dataclasses.asdict(options), "adapter": adapter, "loading_seconds": loading}
+    plain: dict[str, Any] = _plain({**dataclasses.asdict(solution), "options": made})
+    return plain
+
+
+def printable(text: str) -> str:
+    """Text that does nothing to a terminal: control characters become U+FFFD."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+
+
+def question_of(words: str) -> str:
+    """The question as given, or all of stdin for "-"."""
+    return sys.stdin.read() if words == "-" else words
+
+
+def _why(solution: Solution) -> str:
+    return "" if solution.complete else f" (partial: {_REASONS.get(solution.reason, solution.reason)})"
+
+
+def _number(energies: Mapping[str, float], name: str) -> str:
+    return f"{energies[name]:.2f}" if name in energies else "-"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
