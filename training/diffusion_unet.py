@@ -92,17 +92,16 @@ def _prepare(folder: Path, paths: list[Path], autoencoder: Path, text_encoder: S
     network = AutoencoderTiny.from_pretrained(autoencoder, torch_dtype=torch.float32).eval()
     latents, said = [], []
     for path in paths:
-        rgb = pictures(path)
-        for start in range(0, len(rgb), 100):
-            latents.append((network.encode(as_input(rgb[start : start + 100])).latents * network.config.scaling_factor).half().numpy())
+        for part in np.array_split(pictures(path), 12):
+            coded = network.encode(as_input(part)).latents * network.config.scaling_factor
+            latents.append(coded.half().numpy())
         said += captions(path)
     unique = {text: number for number, text in enumerate(sorted({text for texts in said for text in texts}, key=lambda t: (len(t), t)))}
     lengths, every = [0], list(unique)
     with (folder / "tokens.f16").open("wb") as file:
         for start in range(0, len(every), 128):
             states, mask = text_encoder.encode(every[start : start + 128])
-            for state, shown in zip(states, mask, strict=True):
-                file.write(state[shown].half().numpy().tobytes())
+            file.write(states[mask].half().numpy().tobytes())  # row by row, without the padding
             lengths.extend(mask.sum(dim=1).tolist())
     np.save(folder / "latents.npy", np.concatenate(latents))
     np.save(folder / "texts.npy", np.array([[unique[text] for text in texts] for texts in said], dtype=np.int32))

@@ -10,7 +10,7 @@ from pcm_ros.consensus.cascade import Cascade
 from pcm_ros.consensus.energies import ScoreTable, aggregated, normalised
 from pcm_ros.consensus.ensemble import Ensemble, QuorumError, Scorer
 from pcm_ros.consensus.loop import Consensus, Generator, Iteration, Stop, Strategy, mixed_seed
-from pcm_ros.consensus.strategies import Beam, BeamState, CrossEntropy, CrossEntropyState, Mppi, Refit
+from pcm_ros.consensus.strategies import Beam, BeamState, CrossEntropy, CrossEntropyState, Gradient, GradientState, Mppi, Refit
 
 __all__ = [
     "Batch",
@@ -22,6 +22,8 @@ __all__ = [
     "CrossEntropyState",
     "Ensemble",
     "Generator",
+    "Gradient",
+    "GradientState",
     "Iteration",
     "Mppi",
     "QuorumError",

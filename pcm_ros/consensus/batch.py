@@ -16,7 +16,7 @@ class Batch:
     Generators make batches; scorers and strategies read them and must not write into the tensors, which are shared between threads.
 
     Attributes:
-        parameters: (N, D) float64, finite.
+        parameters: (N, D) float64, finite. If they require a gradient, the ensemble asks differentiable scorers for it (`Gradient`).
         category: (N,) int64, >= 0. All zero where a task has no discrete choice.
         extras: name -> (N, ...) tensors that the generator derived from the parameters and scorers need.
 
@@ -49,6 +49,10 @@ class Batch:
         """The proposals at these rows, in this order: (M,) int64 or a list of ints, M >= 1."""
         rows = torch.as_tensor(indices, dtype=torch.int64, device=self.parameters.device)
         return Batch(self.parameters[rows], self.category[rows], {name: value[rows] for name, value in self.extras.items()})
+
+    def detached(self) -> Batch:
+        """The same proposals without what gradients need."""
+        return Batch(self.parameters.detach(), self.category, {name: value.detach() for name, value in self.extras.items()})
 
     def joined(self, other: Batch) -> Batch:
         """This batch's rows, then the other's. Raises ValueError unless both have the same extras."""

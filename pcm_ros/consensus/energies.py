@@ -12,7 +12,7 @@ Three values have a meaning besides finite numbers (lower is better):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -112,6 +112,8 @@ class ScoreTable:
             compared only if normalise was "none" and the same scorers took part in both.
         dropped: scorer -> why it was left out this time.
         seconds: scorer -> wall-clock seconds of its call.
+        gradients: scorer -> (N, D) float64, finite, of its raw energy with respect to the parameters; of the differentiable scorers that
+            were not dropped, if the batch's parameters require a gradient. Cascades give none.
     """
 
     names: tuple[str, ...]
@@ -120,6 +122,7 @@ class ScoreTable:
     total: Tensor
     dropped: Mapping[str, str]
     seconds: Mapping[str, float]
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def counted(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class Scorer(Protocol):
     def energy(self, batch: Batch, context: Any) -> Tensor:
         """(N,) real tensor, lower is better; +inf = infeasible; NaN and -inf are errors. The same input gives the same energies.
 
-        Called from a thread of its own, without gradients unless a strategy asks for them. It must not change the batch.
+        Called from a thread of its own, without gradients unless the batch's parameters require them and the scorer is differentiable. It
+        must not change the batch.
         """
         ...
 
@@ -59,20 +60,26 @@ class InvalidEnergies(ValueError):
     """A scorer's answer that is not (N,) numbers without NaN and -inf."""
 
 
+class _Answer(NamedTuple):
+    energies: Tensor
+    gradient: Tensor | None
+    seconds: float
+
+
 class _Worker:
     """A daemon thread that calls one scorer. It lives as long as the ensemble: the thread pools of torch are made once per thread."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._inbox: queue.SimpleQueue[tuple[Batch, Any, Future[tuple[Tensor, float]]] | None] = queue.SimpleQueue()
-        self._pending: Future[tuple[Tensor, float]] | None = None
+        self._inbox: queue.SimpleQueue[tuple[Batch, Any, Future[_Answer]] | None] = queue.SimpleQueue()
+        self._pending: Future[_Answer] | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         return self._pending is not None and not self._pending.done()
 
-    def submit(self, batch: Batch, context: Any) -> Future[tuple[Tensor, float]]:
+    def submit(self, batch: Batch, context: Any) -> Future[_Answer]:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=f"scorer {self.scorer.name}", daemon=True)
             self._thread.start()
@@ -93,11 +100,14 @@ class _Worker:
             batch, context, answer = job
             start = time.perf_counter()
             try:
-                with torch.no_grad():  # the gradient mode is per thread
+                wanted = self.scorer.differentiable and batch.parameters.requires_grad
+                with torch.set_grad_enabled(wanted):  # the gradient mode is per thread
                     energies = self.scorer.energy(batch, context)
-                answer.set_result((energies, time.perf_counter() - start))
+                    gradient = _gradient(energies, batch) if wanted else None
+                answer.set_result(_Answer(energies, gradient, time.perf_counter() - start))
             except BaseException as error:
                 answer.set_exception(error)
+            energies = gradient = None
             del job, batch, context, answer  # an idle thread must not keep images alive
 
 
@@ -106,6 +116,22 @@ def _close_all(workers: Sequence[_Worker]) -> None:
         worker.close()
     for worker in workers:
         worker.wait(1.0)
+
+
+def _gradient(energies: object, batch: Batch) -> Tensor | None:
+    """(N, D) of the energies' sum with respect to the parameters; None if the energies are no tensor, which `_checked` complains of.
+
+    Several scorers may share a part of the graph (a decoder), so it is kept.
+    """
+    if not isinstance(energies, Tensor):
+        return None
+    if not energies.requires_grad:
+        raise InvalidEnergies("the energies do not depend on the parameters in a way that gradients follow; set differentiable = False")
+    (gradient,) = torch.autograd.grad(energies.sum(), batch.parameters, retain_graph=True)
+    if not torch.isfinite(gradient).all():
+        bad = int((~torch.isfinite(gradient)).any(dim=1).sum())
+        raise InvalidEnergies(f"{bad} of {len(batch)} gradients are NaN or infinite")
+    return gradient
 
 
 def _checked(energies: object, count: int) -> Tensor:
@@ -199,7 +225,7 @@ class Ensemble:
         answers = {n: self._workers[n].submit(batch, context) for n in self._dearest_first if not self._workers[n].busy}
         energies = torch.full((len(batch), len(self.names)), torch.nan, dtype=torch.float64)
         failures: dict[int, str] = {}
-        seconds = {}
+        seconds, gradients = {}, {}
         for n, name in enumerate(self.names):
             if n not in answers:
                 failures[n] = "still busy with an earlier call"
@@ -208,8 +234,11 @@ class Ensemble:
             try:
                 error = answers[n].exception(left)
                 if error is None:
-                    raw, seconds[name] = answers[n].result()
-                    energies[:, n] = _checked(raw, len(batch))
+                    answer = answers[n].result()
+                    seconds[name] = answer.seconds
+                    energies[:, n] = _checked(answer.energies, len(batch))
+                    if answer.gradient is not None:
+                        gradients[name] = answer.gradient
                 else:
                     failures[n] = f"{type(error).__name__}: {error}"
                     log.warning("scorer '%s' is left out: %s", name, failures[n], exc_info=error)
@@ -223,7 +252,7 @@ class Ensemble:
             raise QuorumError(voters, self.quorum, int((self.weights > 0).sum()), dropped)
         scaled = torch.stack([normalised(column, self.normalise) for column in energies.T], dim=1)
         total = aggregated(scaled, self.weights, self.aggregate, self.trim)
-        return ScoreTable(self.names, energies, self.weights.clone(), total, dropped, seconds)
+        return ScoreTable(self.names, energies, self.weights.clone(), total, dropped, seconds, gradients)
 
     def close(self) -> None:
         """End the threads of idle scorers; one that hangs is left behind and does not keep the process alive."""

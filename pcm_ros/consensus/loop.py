@@ -121,10 +121,15 @@ class Consensus:
 
     Args:
         generator: proposes. ensemble: scores. strategy: learns. stop: ends.
+        keep_leader: judge the leader of earlier rounds again beside the new proposals. False where a round's proposals replace those of
+            the one before (a gradient's steps, the steps of a diffusion); leader and best are then those of the round.
     """
 
-    def __init__(self, generator: Generator, ensemble: Ensemble | Cascade, strategy: Strategy, stop: Stop | None = None) -> None:
+    def __init__(
+        self, generator: Generator, ensemble: Ensemble | Cascade, strategy: Strategy, stop: Stop | None = None, keep_leader: bool = True
+    ) -> None:
         self.generator, self.ensemble, self.strategy, self.stop = generator, ensemble, strategy, stop or Stop()
+        self.keep_leader = keep_leader
 
     def iterate(self, context: Any, seed: int, state: Any = None) -> Iterator[Iteration]:
         """Yield each iteration as it ends. Whoever stops asking has cancelled: nothing goes on in the background.
@@ -145,6 +150,8 @@ class Consensus:
                 batch = batch.joined(champion)
             clock.append(time.perf_counter())
             table = self.ensemble.score(batch, context)
+            if batch.parameters.requires_grad:
+                batch = batch.detached()  # the gradients are in the table: nobody who keeps the iteration keeps the graph
             clock.append(time.perf_counter())
             state = self.strategy.update(batch, table, state)
             clock.append(time.perf_counter())
@@ -154,7 +161,7 @@ class Consensus:
             gained = feasible and (champion is None or float(table.total[-1]) - energy > self.stop.tolerance)
             waited = 0 if gained else waited + 1
             leader = batch.select([best])
-            champion = leader if feasible else None
+            champion = leader if feasible and self.keep_leader else None
             agreement = table.agreement(best)
             seconds = dict(zip(("propose", "score", "update"), (b - a for a, b in itertools.pairwise(clock)), strict=True))
             seconds["total"] = clock[-1] - clock[0]
