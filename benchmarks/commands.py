@@ -313,3 +313,55 @@ def planning(
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command(
+    epilog="Examples: pcm bench maths --mode select --data gsm8k/dev_solutions.jsonl; "
+    "pcm bench maths --mode solve --data svamp/dev.jsonl --limit 50; pcm bench maths --mode speed --data gsm8k/dev.jsonl --limit 10"
+)
+def maths(
+    data: Annotated[Path, typer.Option(help="JSON lines with `question` and `answer`; for select also `solutions` and `correct`.")],
+    mode: Annotated[
+        str,
+        typer.Option(help="select (rank given solutions), solve (greedy, samples, consensus), speed (shared prefix)."),
+    ] = "solve",
+    limit: Annotated[int | None, typer.Option(min=1, help="So many problems, chosen by the seed. Default: all.")] = None,
+    model: Annotated[Path | None, typer.Option(help="GGUF file or folder of another language model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Its low-rank adapter. Default: the one of the package, if there is one.")] = None,
+    sentence: Annotated[Path | None, typer.Option(help="Weights of a trained sentence verifier, to join the ensemble.")] = None,
+    hidden: Annotated[Path | None, typer.Option(help="Weights of a trained hidden-state verifier of the adapter.")] = None,
+    beam: Annotated[int, typer.Option(min=1, max=64, help="Partial solutions kept.")] = 5,
+    proposals: Annotated[int, typer.Option(min=1, max=64, help="Steps drawn for each; a lot of samples is beam * proposals.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Of the draws.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens that a solution, or a lot of samples, may cost.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Word problems: accuracy of consensus, of its baselines and of each scorer, with paired differences; or tokens a second."""
+    from pcm_ros.benchmarks.maths import bench
+    from pcm_ros.evidence import BenchError, JournalError
+
+    path = json or Path(f"runs/maths-{mode}.json")
+    try:
+        bench(
+            path,
+            mode=mode,
+            data=data,
+            limit=limit,
+            model=model,
+            adapter=adapter,
+            sentence=sentence,
+            hidden=hidden,
+            beam=beam,
+            proposals=proposals,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+            jobs=jobs,
+            fresh=fresh,
+        )
+    except (ValueError, BenchError, JournalError) as error:
+        _fail(error)
+    _finish(path)

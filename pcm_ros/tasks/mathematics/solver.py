@@ -63,6 +63,7 @@ class Solution:
         agreement: 0..1, how far the scorers agree on the choice (`ScoreTable.agreement`). votes: share of the votes for the answer.
         complete: whether the search ended by itself. reason: else "deadline", "tokens", "steps" or "cancelled".
         tokens: written by the generator, all beams together. seconds: wall clock. dropped: scorer -> why it was left out (last round).
+        candidates: all complete solutions that were met, best first.
     """
 
     question: str
@@ -77,6 +78,7 @@ class Solution:
     tokens: int
     seconds: float
     dropped: Mapping[str, str] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,7 @@ class Solver:
             spent,
             time.monotonic() - started,
             dict(iteration.dropped),
+            tuple(candidates),
         )
 
     def close(self) -> None:
