@@ -1,0 +1,267 @@
+"""Questions about clips answered by consensus: a language model proposes answers, the ensemble judges them, the best are varied."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcm_ros.consensus import Batch, Beam, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
+from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.tasks.video_qa.frames import Clip
+from pcm_ros.tasks.video_qa.generator import AnswerGenerator
+from pcm_ros.tasks.video_qa.naming import Namer
+from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, texts_of
+from pcm_ros.tasks.video_qa.reading import checked_question, normalised, read_question
+from pcm_ros.tasks.video_qa.scorers import FrameScorer
+from pcm_ros.tasks.video_qa.things import Sight, look
+
+KEPT_CLIPS = 4
+ROUNDS = 2
+ONE_WORD = ("yes_no", "count", "colour")
+"""Questions whose answers are single words: one round says them all."""
+WIDTH = 3
+SHOWN_FRAMES = 3
+RUNNERS_UP = 5
+NAMES = 2
+"""That each thing may have: the second one is right at times when the first is not."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answer that was proposed: its text, the ensemble's total, and scorer -> raw energy (lower is better)."""
+
+    text: str
+    total: float
+    energies: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the ensemble agreed on.
+
+    Attributes:
+        question: as it was asked. text: the answer; "" = there is none (deadline). total: its energy; +inf = none.
+        energies: scorer -> raw energy of the answer.
+        frames: numbers of the frames that carried it, in the order of time: those in which the frame-wise models are surest of it.
+        times: seconds of all frames that were looked at. frame_energies: scorer -> energy of the answer in each frame; NaN: none.
+        runners_up: the next best answers. agreement: 0..1. dropped: scorer -> why it was left out.
+        things: what the ensemble calls the things that it sees. complete: whether the search ended by itself. reason: else "deadline" or
+            "cancelled". rounds: of proposals. seconds: wall clock.
+    """
+
+    question: str
+    text: str
+    total: float
+    energies: Mapping[str, float]
+    frames: tuple[int, ...]
+    times: tuple[float, ...]
+    frame_energies: Mapping[str, tuple[float, ...]]
+    runners_up: tuple[Candidate, ...]
+    agreement: float
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    things: tuple[str, ...] = ()
+    complete: bool = True
+    reason: str = ""
+    rounds: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What was done last: "looked" (things found) or "round" (its number, the best answers so far), and the seconds so far."""
+
+    stage: str
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """All answers that were proposed for a question, who proposed them (`generator.WORDS`, `PHRASES`), and how they were judged together."""
+
+    answers: tuple[str, ...]
+    categories: tuple[int, ...]
+    table: ScoreTable
+
+
+class Answerer:
+    """Generator, ensemble and beam, put together. Several threads may ask; they take turns at the language model and the scorers.
+
+    Args:
+        generator: proposes. scorers: judge. weights: name -> weight, default 1. segmenter: finds things.
+        namer: what things are called. vocabulary: names to choose from.
+        told: whether phrases for what is seen are proposed beside the language model's own words.
+    """
+
+    def __init__(
+        self,
+        generator: AnswerGenerator,
+        scorers: Sequence[Scorer],
+        segmenter: TextSegmenter,
+        namer: Namer,
+        vocabulary: Sequence[str],
+        weights: Mapping[str, float] | None = None,
+        told: bool = True,
+    ) -> None:
+        self.generator, self.segmenter, self.namer = generator, segmenter, namer
+        self.vocabulary, self.told = tuple(vocabulary), told
+        self.ensemble = Ensemble(scorers, weights, normalise="none", quorum=1)
+        self._several = Consensus(generator, self.ensemble, Beam(WIDTH), Stop(ROUNDS, agreement=None, patience=1))
+        self._one = Consensus(generator, self.ensemble, Beam(WIDTH), Stop(1))
+        self._sights: OrderedDict[str, tuple[Sight, tuple[tuple[str, ...], ...]]] = OrderedDict()
+        self._looking, self._asking = threading.Lock(), threading.Lock()
+
+    def answer(self, clip: Clip, question: str, seed: int = 0, deadline: float | None = None) -> Answer:
+        """See `iterate`; the end of it."""
+        for result in self.iterate(clip, question, seed, deadline):
+            if isinstance(result, Answer):
+                return result
+        raise AssertionError("iterate ends with an Answer")
+
+    def iterate(
+        self, clip: Clip, question: str, seed: int = 0, deadline: float | None = None, observe: Callable[[Judged], None] | None = None
+    ) -> Iterator[Progress | Answer]:
+        """Progress, then the answer. Whoever stops asking has cancelled.
+
+        Args:
+            seed: of the engine. Nothing is drawn at present: the same clip and question get the same answer.
+            deadline: seconds from now after which the best so far is returned, marked; None = none. Work under way is not torn apart: one
+                look at all frames, one round of words, may come after it.
+            observe: gets all that was judged, for measurements.
+
+        Raises:
+            UnusableQuestion: see `checked_question`.
+            ValueError: a deadline out of its range.
+            QuorumError: no scorer answered.
+        """
+        text = checked_question(question)
+        if deadline is not None and not deadline > 0:
+            raise ValueError(f"deadline is {deadline}; allowed: seconds > 0, or None")
+        started = time.monotonic()
+        until = None if deadline is None else started + deadline
+        sight, called = self.seen(clip)
+        names = tuple(one[0] for one in called)
+        reading = read_question(text)
+        told = tuple(name for rank in range(NAMES) for one in called for name in one[rank : rank + 1])
+        inquiry = Inquiry(text, reading, sight, told if self.told else (), until)
+        yield Progress("looked", f"{len(names)} things: {', '.join(names)}", time.monotonic() - started)
+        rounds: list[Iteration] = []
+        reason = ""
+        with self._asking:
+            try:
+                consensus = self._one if reading.asks in ONE_WORD else self._several
+                for iteration in consensus.iterate(inquiry, seed):
+                    rounds.append(iteration)
+                    best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
+                    yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
+                    if inquiry.late:
+                        reason = "deadline"
+                        break
+            except (OutOfTime, QuorumError):
+                if not inquiry.late:
+                    raise
+                reason = "deadline"
+        yield self._chosen(question, inquiry, names, rounds, reason, started, observe)
+
+    def seen(self, clip: Clip) -> tuple[Sight, tuple[tuple[str, ...], ...]]:
+        """What is in a clip and what each thing may be called, likeliest first; made once and kept for the newest clips."""
+        with self._looking:
+            found = self._sights.get(clip.key)
+            if found is None:
+                sight = look(clip, self.segmenter)
+                names: tuple[tuple[str, ...], ...] = ()
+                if sight.things:
+                    odds = self.namer.log_odds(sight, self.vocabulary).nan_to_num(nan=-30.0)
+                    best = odds.topk(min(NAMES, len(self.vocabulary)), dim=1).indices
+                    names = tuple(tuple(self.vocabulary[i] for i in row) for row in best.tolist())
+                found = self._sights[clip.key] = (sight, names)
+                while len(self._sights) > KEPT_CLIPS:
+                    self._sights.popitem(last=False)
+            return found
+
+    def _chosen(
+        self,
+        question: str,
+        inquiry: Inquiry,
+        names: tuple[str, ...],
+        rounds: Sequence[Iteration],
+        reason: str,
+        started: float,
+        observe: Callable[[Judged], None] | None,
+    ) -> Answer:
+        times = tuple(inquiry.sight.clip.times.tolist())
+        if not rounds:
+            seconds = time.monotonic() - started
+            return Answer(question, "", float("inf"), {}, (), times, {}, (), 0.0, {}, names, False, reason or "deadline", 0, seconds)
+        batch, last = _distinct([iteration.batch for iteration in rounds]), rounds[-1]
+        table = last.table
+        if len(batch) != len(last.batch) or len(rounds) > 1:
+            try:  # all answers of all rounds side by side: a scorer that was left out of one round is in or out for all of them
+                table = self.ensemble.score(batch, inquiry)
+            except QuorumError:
+                if not inquiry.late:
+                    raise
+                batch, table = last.batch, last.table
+        answers = tuple(texts_of(batch))
+        if observe is not None:
+            observe(Judged(answers, tuple(batch.category.tolist()), table))
+        order = table.total.argsort(stable=True).tolist()
+        candidates = [Candidate(answers[row], float(table.total[row]), table.energies_of(row)) for row in order]
+        others: dict[str, Candidate] = {}
+        for candidate in candidates[1:]:
+            if normalised(candidate.text) != normalised(candidates[0].text):
+                others.setdefault(normalised(candidate.text), candidate)
+        by_frame = {s.name: tuple(s.by_frame(inquiry, candidates[0].text).tolist()) for s in self._frame_scorers(table.dropped)}
+        return Answer(
+            question,
+            candidates[0].text,
+            candidates[0].total,
+            candidates[0].energies,
+            _carrying(list(by_frame.values())),
+            times,
+            by_frame,
+            tuple(others.values())[:RUNNERS_UP],
+            table.agreement(order[0]),
+            dict(table.dropped),
+            names,
+            not reason,
+            reason,
+            len(rounds),
+            time.monotonic() - started,
+        )
+
+    def _frame_scorers(self, dropped: Mapping[str, str]) -> list[FrameScorer]:
+        return [s for s in self.ensemble.scorers if isinstance(s, FrameScorer) and s.name not in dropped]
+
+    def close(self) -> None:
+        """End the scorers' threads."""
+        self.ensemble.close()
+
+
+def _distinct(batches: Sequence[Batch]) -> Batch:
+    """All proposals, each once, in the order in which they came."""
+    whole = batches[0]
+    for batch in batches[1:]:
+        whole = whole.joined(batch)
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts_of(whole)):
+        first.setdefault(text, row)
+    return whole.select(list(first.values()))
+
+
+def _carrying(by_frame: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """The frames of least mean energy."""
+    if not by_frame:
+        return ()
+    energies = np.array(by_frame)
+    seen = np.isfinite(energies)
+    if not seen.any():
+        return ()
+    mean = np.where(seen.any(axis=0), np.where(seen, energies, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1), np.inf)
+    best = np.argsort(mean, kind="stable")[:SHOWN_FRAMES]
+    return tuple(sorted(int(t) for t in best if np.isfinite(mean[t])))

@@ -1,0 +1,102 @@
+"""The answerer put together from the embedded models, and the function that most people need: `answer`."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pcm_ros.consensus import Scorer
+from pcm_ros.models import registry
+from pcm_ros.models.clip import Clip as ImageTextModel
+from pcm_ros.models.clip import RegionTextModel
+from pcm_ros.models.color_statistics import ColorStatistics
+from pcm_ros.models.image_tower import ImageTower
+from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.loading import set_threads
+from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.models.tower_clip import TowerClip
+from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
+from pcm_ros.tasks.video_qa.frames import Clip, clip_of, read_clip
+from pcm_ros.tasks.video_qa.generator import AnswerGenerator
+from pcm_ros.tasks.video_qa.naming import ClipExpert, Expert, Namer, SegmenterExpert
+from pcm_ros.tasks.video_qa.scorers import CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
+
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
+KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
+VOCABULARY = tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
+FRAMES = 12
+CLIPS = ("pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
+SCORERS = ("segmenter", *CLIPS, "motion", "relations", "counts", "language")
+WEIGHTS: Mapping[str, float] = {"motion": 2.0, "relations": 2.0, "counts": 1.0, "language": 0.15}
+"""Chosen on clips of numbers below TEST_FROM; 1 for those that are not named."""
+_loading = threading.Lock()
+
+
+def _clip_model(name: str) -> RegionTextModel:
+    weights, *others = registry.entry(name, "clip").files
+    if not others:
+        return TowerClip(name, weights, ColorStatistics())
+    return ImageTextModel(others[0], weights) if others[0].suffix == ".json" else TowerClip(name, weights, ImageTower(others[0]))
+
+
+def build(
+    scorers: Sequence[str] = SCORERS, model: Path | None = None, weights: Mapping[str, float] | None = None, told: bool = True
+) -> Answerer:
+    """An answerer.
+
+    Args:
+        scorers: names out of SCORERS, at least one. model: a local folder or GGUF file; None = the embedded language model.
+        weights: scorer -> weight, over WEIGHTS. told: whether phrases for what is seen are proposed beside the language model's words.
+
+    Raises:
+        ModelUnavailable: a model's files are missing or damaged.
+        ValueError: an unknown scorer.
+    """
+    if not scorers or set(scorers) - set(SCORERS):
+        raise ValueError(f"scorers are {list(scorers)}; allowed: one or more of {', '.join(SCORERS)}")
+    set_threads()
+    segmenter = TextSegmenter(registry.entry("segmenter", "segmenter").files[0])
+    experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(_clip_model(name)) for name in CLIPS}}
+    together = Namer(list(experts.values()))
+    made: dict[str, Scorer] = {name: FrameScorer(Namer([expert])) for name, expert in experts.items()}
+    made |= {"motion": MotionScorer(together), "relations": RelationScorer(together), "counts": CountScorer(together)}
+    made["language"] = LanguageScorer()
+    chosen = {name: weight for name, weight in {**WEIGHTS, **(weights or {})}.items() if name in scorers}
+    return Answerer(AnswerGenerator(LanguageModel(model)), [made[name] for name in scorers], segmenter, together, VOCABULARY, chosen, told)
+
+
+@functools.cache
+def _built(scorers: tuple[str, ...], model: Path | None) -> Answerer:
+    return build(scorers, model)
+
+
+def answerer(scorers: Sequence[str] = SCORERS, model: Path | None = None) -> Answerer:
+    """An answerer of these scorers, built once a process. Raises as `build`."""
+    with _loading:
+        return _built(tuple(scorers), model)
+
+
+def answer(
+    clip: Clip | Path | str | Sequence[npt.NDArray[np.uint8]],
+    question: str,
+    seed: int = 0,
+    deadline: float | None = None,
+    scorers: Sequence[str] = SCORERS,
+    model: Path | None = None,
+) -> Answer:
+    """Answer a question about a clip: a video file, a list of (H, W, 3) uint8 images, or frames that were read before.
+
+    Args:
+        question: one, in English, up to 500 characters. seed, deadline: see `Answerer.iterate`. scorers, model: see `build`.
+
+    Raises:
+        UnusableClip: see `read_clip` and `clip_of`. UnusableQuestion: see `checked_question`. ModelUnavailable, ValueError: see `build`.
+    """
+    if not isinstance(clip, Clip):
+        clip = read_clip(clip, FRAMES) if isinstance(clip, (str, Path)) else clip_of(clip, count=FRAMES)
+    return answerer(scorers, model).answer(clip, question, seed, deadline)
