@@ -182,16 +182,17 @@ class StabilityScorer:
     """The object, let go, stays: its middle is over what it rests on.
 
     Quasi-static: the contacts are the cells of its underside within `contact` of the surface below; the middle of its silhouette must lie
-    inside their convex hull. With d = distance from the middle to the hull's nearest edge, and a wanted d0 = 30 % of the foot's radius:
-    energy = 4 * clamp(1 - d / d0, 0, 1.5) + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it
-    stands on or in another object instead of the table (where that is what is asked for, all candidates pay it alike). Range 0..10;
-    0 on the table.
+    inside their convex hull, and stay there if it is put down up to `error` beside the place. With d = distance from the middle to the
+    hull's nearest edge, and the wanted d0 = min(error, 80 % of the foot's radius): energy = 8 * clamp(1 - d / d0, 0, 1)
+    + 2 * (1 - share of the foot in contact / 0.25), the latter at least 0, + `stacked` if it stands on or in another object instead of
+    the table (where that is what is asked for, all candidates pay it alike). Range 0..12; 0 on the table.
 
     Wrong when: the middle of the silhouette is far from the centre of mass; what it is put on is loose itself; contact is a point on a
     curved surface that in truth gives way. `TwinStabilityScorer` knows more and costs more.
 
     Args:
         contact: metres, noise of the height field included.
+        error: metres, how far from its place an object may come to stand: of the pick, of the perceived shapes, and of the letting go.
         stacked: nats for a place that is not the table: less certain, and in the way of what is to be done next.
     """
 
@@ -199,10 +200,12 @@ class StabilityScorer:
     cost = 1e-5
     differentiable = False
 
-    def __init__(self, contact: float = 0.006, stacked: float = 2.0) -> None:
-        if not (contact > 0 and stacked >= 0):
-            raise ValueError(f"stability.contact is {contact} and stacked {stacked}; allowed: contact > 0 metres, stacked >= 0 nats")
-        self.contact, self.stacked = contact, stacked
+    def __init__(self, contact: float = 0.004, error: float = 0.013, stacked: float = 2.0) -> None:
+        if not (contact > 0 and error > 0 and stacked >= 0):
+            raise ValueError(
+                f"stability.contact is {contact}, error {error} and stacked {stacked}; allowed: contact and error > 0 metres, stacked >= 0 nats"
+            )
+        self.contact, self.error, self.stacked = contact, error, stacked
         angle = torch.arange(12) * (2 * torch.pi / 12)
         self._directions = torch.stack([torch.cos(angle), torch.sin(angle)])  # (2, K)
 
@@ -215,9 +218,9 @@ class StabilityScorer:
         spread = (xy - middle) @ self._directions  # (N, S, K)
         hull = spread.masked_fill(~touching[..., None], -torch.inf).amax(dim=1).amin(dim=1).double()
         foot, radius = self._feet(world)
-        foot, wanted = foot[batch.category], 0.3 * radius[batch.category]
+        foot, wanted = foot[batch.category], (0.8 * radius[batch.category]).clamp(max=self.error)
         share = (touching & foot).double().sum(dim=1) / foot.double().sum(dim=1).clamp(min=1)
-        tilt = 4 * (1 - hull.clamp(min=-1.0) / wanted).clamp(0, 1.5)
+        tilt = 8 * (1 - hull.clamp(min=-1.0) / wanted).clamp(0, 1)
         # 4 % of the footprint over something else is noise, 12 % is not.
         elsewhere = (((surface > world.scene.table_height + 0.006) & (surface > underside - 0.02)).double().mean(dim=1) - 0.04) / 0.08
         return tilt + 2 * (1 - share / 0.25).clamp(min=0) + self.stacked * elsewhere.clamp(0, 1)

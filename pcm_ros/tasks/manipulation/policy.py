@@ -156,8 +156,9 @@ class PolicyConfig:
         holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
             relation_margin): what is planned shall be clear, what is found may be close.
         present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
-            object has log-odds higher by more than this, unless those of the phrase reach CLEAR of the relation scorer. unfamiliar: added
-            to the log-odds of phrases with words that no expert knows from training: they are understood, if at all, with less confidence.
+            object has log-odds higher by more than this, unless those of the phrase reach CLEAR or that name is DOUBTFUL (`fit_logit`).
+        unfamiliar: added to the log-odds of phrases with words that no expert knows from training: they are understood, if at all, with
+            less confidence.
         expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
         loose: energies of the stability scorers together above which nothing is put ON something else, nats, > 0. To stand on something
             costs 2, on a plate, a block or a can little more; on the neck of a bottle 3.4 and more.

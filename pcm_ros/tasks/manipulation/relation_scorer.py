@@ -31,8 +31,10 @@ UNSEEN_LOGIT = -3.0
 # Share of the belief that is spread evenly over the objects: one mistaken view must not be able to veto.
 OUTLIERS = 0.03
 # A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it;
-# or at least CLEAR, whatever else it might be called.
-PRESENT, CONTRAST, CLEAR = -3.0, 3.0, 0.5
+# or at least CLEAR, whatever else it might be called. Where perception's own name is DOUBTFUL, log-odds no higher than that, the object is
+# like nothing that the experts know, and LENIENCE nats less will do, of both.
+PRESENT, CONTRAST, CLEAR = -3.0, 2.5, 1.5
+DOUBTFUL, LENIENCE = 2.5, 1.5
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
@@ -106,13 +108,18 @@ def _meant(noun: NounPhrase, logits: Tensor, column: int, exclusions: Iterator[i
 
 
 def fit_logit(logit: float, confidence: float, present: float = PRESENT, contrast: float = CONTRAST, clear: float = CLEAR) -> float:
-    """How clearly a phrase fits an object, positive: it does. The lesser of two: log-odds above `present`, and not further below those of
-    perception's own name for the object than `contrast`; or, if that is more, log-odds above `clear` and `present`.
+    """How clearly a phrase fits an object, positive: it does. The greatest of three, each the least of its conditions: log-odds above
+    `present`, and not further below those of perception's own name for the object than `contrast`; both less strictly by LENIENCE, where
+    that name is DOUBTFUL itself; log-odds above `clear` and `present`.
 
     Args:
         logit: log-odds of the phrase for the object. confidence: 0..1, perception's for its own name of it; 0: it has none.
     """
-    return max(logit - max(clear, present), min(logit - present, contrast - (log_odds(confidence) - logit)))
+    own = log_odds(confidence)
+    fits = max(logit - max(clear, present), min(logit - present, contrast - (own - logit)))
+    if confidence == 0:
+        return fits
+    return max(fits, min(DOUBTFUL - own, LENIENCE + logit - present, LENIENCE + contrast - (own - logit)))
 
 
 def fit_probability(logits: Tensor, scene: Scene) -> Tensor:
