@@ -365,3 +365,49 @@ def maths(
     except (ValueError, BenchError, JournalError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command(
+    epilog="Examples: pcm bench video --questions 300 --json runs/video.json; "
+    "pcm bench video --data activitynet/test_q.json --clips activitynet/videos --questions 100"
+)
+def video(
+    questions: Annotated[int, typer.Option(min=1, max=1_000_000, help="At least so many; rendered clips have six or so each.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the first rendered clip; from 100000 on they are for tests.")] = 100_000,
+    frames: Annotated[int, typer.Option(min=1, max=64, help="Frames that are looked at.")] = 12,
+    policy: Annotated[str, typer.Option(help="uniform or change")] = "uniform",
+    scorers: Annotated[str, typer.Option(help="Experts, separated by commas; empty: all")] = "",
+    words_only: Annotated[
+        bool, typer.Option("--words-only", help="The language model's own words alone are candidates, no phrases for what is seen.")
+    ] = False,
+    model: Annotated[Path | None, typer.Option(help="GGUF file or folder of another language model.")] = None,
+    data: Annotated[Path | None, typer.Option(help="JSON of questions as of ActivityNet-QA, in place of rendered clips.")] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder of its videos.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Questions about clips: the ensemble against the language model and each expert alone, by kind of question; judged by physics."""
+    from pcm_ros.benchmarks.video import bench
+    from pcm_ros.tasks.video_qa.assembly import SCORERS
+
+    path = json or Path("runs/video.json")
+    chosen = tuple(name.strip() for name in scorers.split(",") if name.strip()) or SCORERS
+    try:
+        bench(
+            path,
+            questions=questions,
+            seed=seed,
+            frames=frames,
+            policy=policy,
+            scorers=chosen,
+            told=not words_only,
+            model=model,
+            data=data,
+            clips=clips,
+            jobs=jobs,
+            fresh=fresh,
+        )
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path)

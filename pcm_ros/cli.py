@@ -291,6 +291,38 @@ def maths(
     raise typer.Exit(code)
 
 
+@app.command(
+    epilog='Examples: `pcm video clip.mp4 "What colour is the mug that moves?"`; `pcm video clip.mp4 "Which object moves first?" '
+    "--frames 24 --policy change`; `pcm video clip.mkv 'How many bowls are there?' --json`"
+)
+def video(
+    clip: Annotated[Path, typer.Argument(help="A video file: mp4, mkv, webm, avi, gif, ...", show_default=False)],
+    question: Annotated[str, typer.Argument(help="One question in English, at most 500 characters.", show_default=False)],
+    frames: Annotated[int, typer.Option(min=1, max=64, help="Frames that are looked at.")] = 12,
+    policy: Annotated[str, typer.Option(help="uniform (evenly in time) or change (more where more changes)")] = "uniform",
+    seed: Seed = 0,
+    deadline: Annotated[
+        float | None, typer.Option(min=1e-6, help="Seconds, counted once the models are loaded; the best so far is then shown, marked.")
+    ] = None,
+    scorers: Annotated[
+        str, typer.Option(help="Experts, separated by commas; empty: all. See `pcm bench video` for what each is worth.")
+    ] = "",
+    model: Annotated[Path | None, typer.Option(help="Another language model: a GGUF file, or a folder with .safetensors.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Answer a question about a clip: answer, energies of each scorer, runners-up, frames. Exit code 0 only with an answer."""
+    from pcm_ros.video_command import Options, VideoError, answer_and_show
+
+    chosen = tuple(name.strip() for name in scorers.split(",") if name.strip())
+    try:
+        options = Options(frames, policy, seed, deadline, chosen, model)  # type: ignore[arg-type]
+        code = answer_and_show(clip, question, options, as_json)
+    except VideoError as error:
+        _fail(str(error).replace("[", "\\["))
+        raise
+    raise typer.Exit(code)
+
+
 @app.command(epilog="Example: `pcm models`")
 def models() -> None:
     """List all models: role, source, licence, size, and whether their files are there and whole. Exit code 1 if one is not."""

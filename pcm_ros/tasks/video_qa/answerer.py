@@ -18,7 +18,7 @@ from pcm_ros.tasks.video_qa.naming import Namer
 from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, texts_of
 from pcm_ros.tasks.video_qa.reading import checked_question, normalised, read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer
-from pcm_ros.tasks.video_qa.things import Sight, look
+from pcm_ros.tasks.video_qa.things import Sight, look, nothing
 
 KEPT_CLIPS = 4
 ROUNDS = 2
@@ -82,7 +82,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """All answers that were proposed for a question, who proposed them (`generator.WORDS`, `PHRASES`), and how they were judged together."""
+    """All answers that were proposed for a question, who proposed each (`generator.WORDS`, `PHRASES`), and how they were judged."""
 
     answers: tuple[str, ...]
     categories: tuple[int, ...]
@@ -124,7 +124,13 @@ class Answerer:
         raise AssertionError("iterate ends with an Answer")
 
     def iterate(
-        self, clip: Clip, question: str, seed: int = 0, deadline: float | None = None, observe: Callable[[Judged], None] | None = None
+        self,
+        clip: Clip,
+        question: str,
+        seed: int = 0,
+        deadline: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        observe: Callable[[Judged], None] | None = None,
     ) -> Iterator[Progress | Answer]:
         """Progress, then the answer. Whoever stops asking has cancelled.
 
@@ -132,6 +138,7 @@ class Answerer:
             seed: of the engine. Nothing is drawn at present: the same clip and question get the same answer.
             deadline: seconds from now after which the best so far is returned, marked; None = none. Work under way is not torn apart: one
                 look at all frames, one round of words, may come after it.
+            stop: asked between the steps; once it says true, the best so far is returned, marked.
             observe: gets all that was judged, for measurements.
 
         Raises:
@@ -144,7 +151,7 @@ class Answerer:
             raise ValueError(f"deadline is {deadline}; allowed: seconds > 0, or None")
         started = time.monotonic()
         until = None if deadline is None else started + deadline
-        sight, called = self.seen(clip)
+        sight, called = self.seen(clip, until, stop)
         names = tuple(one[0] for one in called)
         reading = read_question(text)
         told = tuple(name for rank in range(NAMES) for one in called for name in one[rank : rank + 1])
@@ -153,27 +160,38 @@ class Answerer:
         rounds: list[Iteration] = []
         reason = ""
         with self._asking:
+            if stop():
+                reason = "cancelled"
             try:
+                if reason:
+                    raise OutOfTime("stopped")
                 consensus = self._one if reading.asks in ONE_WORD else self._several
                 for iteration in consensus.iterate(inquiry, seed):
                     rounds.append(iteration)
                     best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
                     yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
-                    if inquiry.late:
-                        reason = "deadline"
+                    if stop() or inquiry.late:
+                        reason = "cancelled" if stop() else "deadline"
                         break
             except (OutOfTime, QuorumError):
-                if not inquiry.late:
+                if not reason and not inquiry.late:
                     raise
-                reason = "deadline"
+                reason = reason or "deadline"
         yield self._chosen(question, inquiry, names, rounds, reason, started, observe)
 
-    def seen(self, clip: Clip) -> tuple[Sight, tuple[tuple[str, ...], ...]]:
-        """What is in a clip and what each thing may be called, likeliest first; made once and kept for the newest clips."""
+    def seen(
+        self, clip: Clip, until: float | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Sight, tuple[tuple[str, ...], ...]]:
+        """What is in a clip and what each thing may be called, likeliest first; made once and kept for the newest clips.
+
+        Nothing where `until` (time.monotonic()) or `stop` came first.
+        """
         with self._looking:
             found = self._sights.get(clip.key)
             if found is None:
-                sight = look(clip, self.segmenter)
+                sight = look(clip, self.segmenter, lambda: stop() or (until is not None and time.monotonic() >= until))
+                if sight is None:
+                    return nothing(clip), ()
                 names: tuple[tuple[str, ...], ...] = ()
                 if sight.things:
                     odds = self.namer.log_odds(sight, self.vocabulary).nan_to_num(nan=-30.0)

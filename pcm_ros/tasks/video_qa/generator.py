@@ -72,10 +72,10 @@ class AnswerGenerator:
     """Whole short answers, N at once.
 
     First round: the likeliest next words of the model, each continued by what is likeliest after it (category WORDS), and whole phrases
-    for what is seen in the clip, where the question asks for a thing, its colour or its kind (category PHRASES; `Inquiry.told`). Later rounds re-open the best
-    answers so far at their words and propose the `each` likeliest others there, continued likewise. What was proposed before is not
-    proposed again. How many words are looked at, and how long they may get, depends on what is asked (`BREADTH`): for yes or no, few will
-    do. The preamble is read once, a question once.
+    for what is seen in the clip, where the question asks for a thing, its colour or its kind (category PHRASES; `Inquiry.told`). A later
+    round re-opens the best answers so far at their words and proposes the `each` likeliest others there, continued likewise. What was
+    proposed before is not proposed again. How many words are looked at, and how long they may get, depends on what is asked (`BREADTH`):
+    for yes or no, few will do. The preamble is read once, a question once.
 
     Args:
         model: any causal language model.
@@ -111,9 +111,9 @@ class AnswerGenerator:
             breadth, longest = BREADTH[context.reading.asks]
             if state is None:
                 self._opened.add("")
-                words = self._continued(self._root, [("", 0.0)], max(2, round(self.share * breadth)), longest)
-                seen = [phrase for phrase in phrases_of(context) if phrase not in words]
-                return self._batch(words, dict(zip(seen, self._likelihoods(seen), strict=True)))
+                own = self._continued(self._root, [("", 0.0)], max(2, round(self.share * breadth)), longest)
+                seen = [phrase for phrase in phrases_of(context) if phrase not in own]
+                return self._batch(own, dict(zip(seen, self._likelihoods(seen), strict=True)))
             prefixes = []
             for text in texts_of(state.beams):
                 words = text.split()

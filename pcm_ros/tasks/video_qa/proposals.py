@@ -55,8 +55,8 @@ def answers_batch(texts: Sequence[str], likelihood: Sequence[float], tokens: Seq
         category: who proposed it, see `generator`.
 
     Returns:
-        parameters (N, 2): likelihood, tokens. category as given. Extras: "sequence" (N, 96) uint8, the text in UTF-8, padded by 0; "complete"
-        (N,) bool, all true.
+        parameters (N, 2): likelihood, tokens. category as given. Extras: "sequence" (N, 96) uint8, the text in UTF-8, padded by 0;
+        "complete" (N,) bool, all true.
 
     Raises:
         ValueError: a text is empty or too long.

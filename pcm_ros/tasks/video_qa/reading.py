@@ -19,6 +19,7 @@ _MOVES = (
     r"|(?:the )?(?:robot|hand|arm|person) (?:moves|picks up|lifts|pushes|carries))"
 )
 _STILL = r"(?:does not move|doesn't move|stays(?: still| where it is)?|stands still|is not moved|is still)"
+_THAT = rf"(?: (?:that |which )?(?P<motion>{_MOVES}|{_STILL}))?"
 _WHEN = r"(?: (?P<when>at the end|in the end|at the start|at the beginning|first|last|in the (?:video|clip|scene)))?"
 _SIDES = {
     "left": r"(?:to the left of|left of)",
@@ -29,13 +30,13 @@ _SIDES = {
 _SIDE = r"(?P<side>" + "|".join(_SIDES.values()) + ")"
 _A = r"(?:the |a |an |any )?"
 _PATTERNS: tuple[tuple[Asks, str], ...] = (
-    ("colour", rf"what colou?r (?:is|was|has) {_A}(?P<noun>.+?)(?: (?:that |which )?(?P<motion>{_MOVES}|{_STILL}))?{_WHEN}"),
+    ("colour", rf"what colou?r (?:is|was|has) {_A}(?P<noun>.+?){_THAT}{_WHEN}"),
     ("count", rf"how many (?P<noun>.+?) (?:(?P<motion>{_MOVES}|move|do not move|{_STILL})|are .*|can .*|do .*){_WHEN}"),
     ("object", r"(?:which|what) (?P<noun>.+?) (?:is|stands) (?:the )?(?:farthest|furthest|most) (?:to the )?(?P<far>left|right)" + _WHEN),
     ("object", rf"(?:which|what) (?P<noun>\w+ )?(?:is|stands|lies) {_SIDE} {_A}(?P<anchor>.+?){_WHEN}"),
     (
         "kind",
-        rf"what (?:kind|sort|type) of (?:object|thing|item) is {_A}(?P<noun>.+?)(?: (?:that |which )?(?P<motion>{_MOVES}|{_STILL}))?{_WHEN}",
+        rf"what (?:kind|sort|type) of (?:object|thing|item) is {_A}(?P<noun>.+?){_THAT}{_WHEN}",
     ),
     ("object", rf"(?:which|what) (?P<noun>[\w ]+? )?(?P<motion>{_MOVES}|{_STILL}){_WHEN}"),
     (

@@ -74,9 +74,9 @@ def _probability(log_odds: Tensor) -> Floats:
 
 def _asked(namer: Namer, context: Inquiry, answers: Sequence[str]) -> Floats:
     """(M, N) probability that thing m is what question and answer n together call it; 0 for answers of a wrong form, unasked."""
-    rows = np.flatnonzero(_form(context.reading, answers))
+    rows = np.flatnonzero(_form(context.reading, answers)).tolist()
     found = np.zeros((len(context.sight.things), len(answers)))
-    if len(rows):
+    if rows:
         phrases = [context.reading.phrase(answers[row]) or answers[row] for row in rows]
         found[:, rows] = _probability(namer.log_odds(context.sight, phrases))
     return found
@@ -160,7 +160,8 @@ class MotionScorer(_Situated):
 
     Energy: -log of the probability that what the answer names is what moves (first, last, not at all), where a thing's motion is a logistic
     function of how far its middle gets (`things.motion_of`), its first motion is in the order of the onsets, and its name is what all
-    image-text models together call it. Numbers of moving things: as if each moved independently. Range 0..8; 0 for questions without motion.
+    image-text models together call it. Numbers of moving things: as if each moved independently. Range 0..8; 0 for questions without
+    motion.
     Wrong when: the camera moves, things are lost when they are hidden, two begin between two frames. Source: this module.
     """
 
@@ -202,8 +203,8 @@ class MotionScorer(_Situated):
 class RelationScorer(_Situated):
     """What stands where, from the places of the things in the picture at the end (or the start).
 
-    Energy: -log of the probability that what the answer names stands as asked: to the left or right of, on or in what the question names, or
-    farthest to a side. Sides are logistic in the distance across the picture; on and in: the lower edge of one lies over the other, within
+    Energy: -log of the probability that what the answer names stands as asked: to the left or right of, on or in what the question names,
+    or farthest to a side. Sides are logistic in the distance across the picture; on and in: the lower edge of one lies over the other, within
     its width, and their regions touch. Range 0..8; 0 for questions without places. Wrong when: what is in a deep vessel cannot be seen;
     things far behind others look as if they stood on them. Source: this module.
     """

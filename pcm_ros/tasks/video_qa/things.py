@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,10 +116,21 @@ def regions_of(features: ImageFeatures) -> list[Region]:
     return found
 
 
-def look(clip: Clip, segmenter: TextSegmenter) -> Sight:
-    """Find the things of a clip and follow them."""
-    features = tuple(segmenter.features(frame) for frame in clip.frames)
-    things = followed([regions_of(one) for one in features])
+def nothing(clip: Clip) -> Sight:
+    """What is made of a clip that was not looked at."""
+    return Sight(clip, (), (), np.zeros((len(clip.frames), 0, 2)), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+def look(clip: Clip, segmenter: TextSegmenter, halt: Callable[[], bool] = lambda: False) -> Sight | None:
+    """Find the things of a clip and follow them; None where `halt`, asked before each frame, said so."""
+    features: tuple[ImageFeatures, ...] = ()
+    regions: list[list[Region]] = []
+    for frame in clip.frames:
+        if halt():
+            return None
+        features += (segmenter.features(frame),)
+        regions.append(regions_of(features[-1]))
+    things = followed(regions)
     frames = len(clip.frames)
     middles = np.full((frames, len(things), 2), np.nan)
     for m, thing in enumerate(things):
