@@ -41,9 +41,11 @@ def loss_of(network: torch.nn.Module, x: torch.Tensor, noise: torch.Tensor) -> t
     y, z = y.float(), latents.float()
     pixels = (y - x).abs().mean()
     edges = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+    # lightness is learnt first and nearly suffices for the errors above: colours, which prompts are about, weigh more
+    colors = ((y - y.mean(dim=1, keepdim=True)) - (x - x.mean(dim=1, keepdim=True))).abs().mean()
     far = functional.mse_loss(functional.avg_pool2d(y, 4), functional.avg_pool2d(x, 4))
     spread = (z.mean(dim=(0, 2, 3)).square() + (z.std(dim=(0, 2, 3)) - 1).square()).mean()
-    return pixels + 0.5 * edges + 2 * far + 0.05 * spread, pixels.detach()
+    return pixels + 2 * colors + 0.5 * edges + 2 * far + 0.05 * spread, pixels.detach()
 
 
 @torch.inference_mode()

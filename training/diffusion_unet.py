@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for latents, state.pt and log.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for the whole model, in diffusers' format")
     parser.add_argument("--minutes", type=float, default=180)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--shards", type=int, default=30, help="at most so many shards are read")
     parser.add_argument("--seed", type=int, default=0)

@@ -98,16 +98,10 @@ class _Worker:
     def _serve(self) -> None:
         while (job := self._inbox.get()) is not None:
             batch, context, answer = job
-            start = time.perf_counter()
             try:
-                wanted = self.scorer.differentiable and batch.parameters.requires_grad
-                with torch.set_grad_enabled(wanted):  # the gradient mode is per thread
-                    energies = self.scorer.energy(batch, context)
-                    gradient = _gradient(energies, batch) if wanted else None
-                answer.set_result(_Answer(energies, gradient, time.perf_counter() - start))
+                answer.set_result(_answer(self.scorer, batch, context))
             except BaseException as error:
                 answer.set_exception(error)
-            energies = gradient = None
             del job, batch, context, answer  # an idle thread must not keep images alive
 
 
@@ -116,6 +110,17 @@ def _close_all(workers: Sequence[_Worker]) -> None:
         worker.close()
     for worker in workers:
         worker.wait(1.0)
+
+
+def _answer(scorer: Scorer, batch: Batch, context: Any) -> _Answer:
+    start = time.perf_counter()
+    wanted = scorer.differentiable and batch.parameters.requires_grad
+    with torch.set_grad_enabled(wanted):  # the gradient mode is per thread
+        energies = scorer.energy(batch, context)
+        gradient = _gradient(energies, batch) if wanted else None
+    if wanted and isinstance(energies, Tensor):
+        energies = energies.detach()
+    return _Answer(energies, gradient, time.perf_counter() - start)
 
 
 def _gradient(energies: object, batch: Batch) -> Tensor | None:

@@ -114,6 +114,14 @@ class Clip:
         """(N, D) unit vectors of (N, S, S, 3) uint8 crops."""
         return torch.as_tensor(self._model.encode_image(normalise_crops(torch.from_numpy(crops)), normalize=True))
 
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """(N, D) unit vectors of (N, 3, S, S) float32 of 0..255; gradients flow where they are enabled."""
+        return torch.as_tensor(self._model.encode_image((pictures - 127.5) / 64.0, normalize=True))
+
+    def compare(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """(N, K) log-odds of unit vectors of pictures (N, D) and texts (K, D); gradients flow where they are enabled."""
+        return pictures @ texts.T * self._model.logit_scale.detach().exp() + self._model.logit_bias.detach()
+
     @torch.inference_mode()
     def embed_texts(self, phrases: Sequence[str]) -> Tensor:
         """(K, D) unit vectors; cached."""

@@ -103,7 +103,10 @@ class ImageTower:
         Args:
             crops: (N, S, S, 3) uint8. inside: (N, S, S) of 0..1, as `context_crop` gives them.
         """
-        x, weight = self._input(crops), torch.from_numpy(inside)[:, None]
+        return self.differentiable_features(self._input(crops), torch.from_numpy(inside)[:, None])
+
+    def differentiable_features(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same of (N, 3, S, S) float32, (rgb - 127) / 128, and weights (N, 1, S, S) of 0..1; gradients flow where they are enabled."""
         mean = _masked_mean(x, weight)
         deviation = _masked_mean((x - mean[:, :, None, None]).square(), weight).sqrt()
         colors = torch.cat([mean, deviation, _masked_mean(x, 1 - weight)], dim=1)
@@ -116,6 +119,10 @@ class ImageTower:
         pooled += [_masked_mean(x, weight), x.mean(dim=(2, 3))]
         scaled = [part / part.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6) for part in pooled]
         return torch.cat([3 * colors, *scaled], dim=1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """(N, 1000) logits of ImageNet's classes of (N, 3, S, S) float32, (rgb - 127) / 128; gradients flow where they are enabled."""
+        return torch.as_tensor(self._network(x.contiguous(memory_format=torch.channels_last)))
 
     @staticmethod
     def _input(crops: npt.NDArray[np.uint8]) -> Tensor:

@@ -85,10 +85,19 @@ class TowerClip:
         """(R, 128) vectors of R regions of one (H, W, 3) uint8 image."""
         return torch.as_tensor(self._projections.image(self._tower.of_regions(rgb, masks)))
 
+    def compare_features(self, features: Tensor, phrases: Sequence[str]) -> Tensor:
+        """(N, K) log-odds of the tower's features (N, F); gradients flow where they are enabled."""
+        texts = self._projected(phrases).clone()  # what was made in inference mode cannot take part in gradients
+        return self._projections.compare(self._projections.image(features), texts)
+
     @torch.inference_mode()
     def logits(self, regions: Tensor, phrases: Sequence[str]) -> Tensor:
         """(R, K): sigmoid of them is the probability that the phrase describes the region. Texts are cached."""
+        return self._projections.compare(regions, self._projected(phrases))
+
+    @torch.inference_mode()
+    def _projected(self, phrases: Sequence[str]) -> Tensor:
         for phrase in phrases:
             if phrase not in self._texts:
                 self._texts[phrase] = self._projections.text(self._sentences.encode([phrase]))[0]
-        return self._projections.compare(regions, torch.stack([self._texts[phrase] for phrase in phrases]))
+        return torch.stack([self._texts[phrase] for phrase in phrases])

@@ -110,6 +110,23 @@ def test_no_expert_moves_a_proposal_further_than_its_clip(clip: float) -> None:
     assert rounds[0].state.moved["calm"].max() > 0.5
 
 
+@given(st.floats(1e-6, 1e6))
+def test_experts_that_want_zero_are_worth_the_same_whatever_their_scale(scale: float) -> None:
+    class Scaled(Quadratic):
+        def energy(self, batch: Batch, context: Any) -> Tensor:
+            return scale * super().energy(batch, context)
+
+    first = descended([Scaled("scaled", [1.0, 1.0])], Gradient(1.0, 0.3, to_zero=["scaled"]), None, 40)
+    assert (first[0].state.moved["scaled"] <= 0.3 + 1e-9).all()
+    plain = descended([Quadratic("scaled", [1.0, 1.0])], Gradient(1.0, 0.3, to_zero=["scaled"]), None, 40)
+    assert torch.allclose(first[-1].state.parameters, plain[-1].state.parameters, atol=1e-9)
+
+
+def test_a_content_expert_does_not_push() -> None:
+    rounds = descended([Quadratic("a", [1.0, 1.0])], Gradient(1.0, 100.0, to_zero=["a"]), None, 200)
+    assert rounds[-1].state.moved["a"].max() < 1e-9
+
+
 def test_adapting_steps_tame_a_step_that_is_too_long() -> None:
     scorers = [Quadratic("a", [1.0, 1.0])]
     wild = descended(scorers, Gradient(2.5), None, 60)
@@ -145,7 +162,13 @@ def test_kept_iterations_hold_no_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"step": 0.0}, "step is 0"), ({"clip": {"a": -1.0}}, "clip is -1"), ({"step": float("nan")}, "step is nan")]
+    ("arguments", "message"),
+    [
+        ({"step": 0.0}, "step is 0"),
+        ({"clip": {"a": -1.0}}, "clip is -1"),
+        ({"step": float("nan")}, "step is nan"),
+        ({"to_zero": ["a"]}, "no clip"),
+    ],
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

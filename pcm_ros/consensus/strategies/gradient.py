@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,9 @@ class Gradient:
     Args:
         step: > 0, times the gradient.
         clip: > 0, longest gradient of an expert, before its weight: one for all, or by name (none for those that are not named).
+        to_zero: names of experts whose energy is 0 where they are content. Their gradient is scaled so that a step of 1 would bring the
+            energy to 0 if it were linear (Polyak, "Introduction to Optimization", 1987), then clipped: experts whose gradients differ by
+            orders of magnitude are worth the same, and one that is content does not push. A clip for them is needed.
         adapt: halve a proposal's step (down to `least_step`) when its total energy has risen since the last round, else lengthen it by a
             tenth up to `step`. Only where energies of successive rounds can be compared, with normalise "none".
         least_step: > 0.
@@ -54,13 +57,21 @@ class Gradient:
     """
 
     def __init__(
-        self, step: float = 1.0, clip: float | Mapping[str, float] = math.inf, adapt: bool = False, least_step: float = 1e-6
+        self,
+        step: float = 1.0,
+        clip: float | Mapping[str, float] = math.inf,
+        to_zero: Collection[str] = (),
+        adapt: bool = False,
+        least_step: float = 1e-6,
     ) -> None:
         clips = clip.values() if isinstance(clip, Mapping) else (clip,)
         for name, value in (("step", step), ("least_step", least_step), *(("clip", value) for value in clips)):
             if not value > 0 or (name != "clip" and not math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; allowed: {'> 0' if name == 'clip' else 'finite and > 0'}")
         self.step, self.clip, self.adapt, self.least_step = step, clip, adapt, least_step
+        self.to_zero = frozenset(to_zero)
+        if unlimited := sorted(name for name in self.to_zero if math.isinf(self._longest(name))):
+            raise ValueError(f"to_zero names {unlimited}, which have no clip; allowed: experts with a finite one")
 
     def update(self, batch: Batch, table: ScoreTable, state: GradientState | None) -> GradientState:
         """The proposals moved downhill. Where no counted scorer gave a gradient they stay where they are."""
@@ -73,18 +84,25 @@ class Gradient:
             name = table.names[column]
             if (gradient := table.gradients.get(name)) is None:
                 continue
-            part = table.weights[column] * step[:, None] * self._clipped(name, gradient)
+            part = table.weights[column] * step[:, None] * self._clipped(name, gradient, table.energies[:, column])
             parameters -= part
             moved[name] = part.norm(dim=1)
         return GradientState(parameters, batch, table.total, step, moved)
 
-    def _clipped(self, name: str, gradient: Tensor) -> Tensor:
-        longest = self.clip.get(name, math.inf) if isinstance(self.clip, Mapping) else self.clip
+    def _longest(self, name: str) -> float:
+        return self.clip.get(name, math.inf) if isinstance(self.clip, Mapping) else self.clip
+
+    def _clipped(self, name: str, gradient: Tensor, energies: Tensor) -> Tensor:
+        longest = self._longest(name)
         if math.isinf(longest):
             return gradient
         scale = gradient.abs().amax(dim=1, keepdim=True).clamp_min(1e-300)  # so that squares do not overflow
-        length = scale * (gradient / scale).norm(dim=1, keepdim=True)
-        return gradient * (longest / length.clamp_min(longest))
+        direction = gradient / scale
+        length = direction.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        wanted = scale * length
+        if name in self.to_zero:  # E / |g|: how far it is to 0
+            wanted = (energies.clamp_min(0)[:, None] / wanted.clamp_min(1e-300)) * (scale > 1e-300)
+        return direction / length * wanted.clamp_max(longest)
 
     def __repr__(self) -> str:
         return f"Gradient(step={self.step:g}, clip={self.clip}, adapt={self.adapt})"

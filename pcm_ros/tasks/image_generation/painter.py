@@ -1,0 +1,261 @@
+"""Pictures by guided denoising on the consensus engine: requests, progress, results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pcm_ros.consensus import Batch, Consensus, Ensemble, Gradient, GradientState, Iteration, QuorumError, Scorer, Stop
+from pcm_ros.models.diffusion import DiffusionModel
+from pcm_ros.tasks.image_generation.generator import DenoisingGenerator
+from pcm_ros.tasks.image_generation.prompt import Prompt, read_prompt
+from pcm_ros.tasks.image_generation.scorers import PromptGuidance
+
+Experts = Callable[[Prompt], Sequence[Scorer]]
+MOST_STEPS, MOST_PICTURES, MOST_RECURRENCES = 250, 16, 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be painted.
+
+    Attributes:
+        prompt: see `read_prompt`. seed: any int; the same request gives the same picture. steps: 2..250 denoising steps.
+        count: 1..16 pictures at once, of which the experts choose. recurrences: 1..8, each step so often.
+        guidance: >= 0, scale of classifier-free guidance for what is wanted (1 = none), and for what shall not be there.
+        height, width: pixels; None = the model's own size.
+
+    Raises:
+        ValueError: an attribute out of its range. UnusablePrompt (a ValueError): see `read_prompt`.
+    """
+
+    prompt: str
+    seed: int = 0
+    steps: int = 40
+    count: int = 1
+    recurrences: int = 1
+    guidance: float = 4.0
+    height: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        read_prompt(self.prompt)
+        for name, least, most in (("steps", 2, MOST_STEPS), ("count", 1, MOST_PICTURES), ("recurrences", 1, MOST_RECURRENCES)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {least}..{most}")
+        if not 0 <= self.guidance <= 100:
+            raise ValueError(f"guidance is {self.guidance}; allowed: 0..100")
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """After each round.
+
+    Attributes:
+        round: 1, 2, ... rounds: how many there will be. preview: (H, W, 3) uint8, the clean picture as it is predicted now.
+        energies: expert -> raw energy of the first picture. moved: expert -> how far it moved that picture's clean sample.
+        dropped: expert -> why it was left out. seconds: since the start.
+    """
+
+    round: int
+    rounds: int
+    preview: npt.NDArray[np.uint8]
+    energies: Mapping[str, float]
+    moved: Mapping[str, float]
+    dropped: Mapping[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The result.
+
+    Attributes:
+        image: (H, W, 3) uint8, the picture of least energy. request: what was asked for.
+        others: the other pictures of the request, best first. energies: of `image`, expert -> energy of the finished picture.
+        history: for each round the raw energies of the first picture. dropped: expert -> rounds in which it was left out, and why last.
+        complete: whether all rounds were done. reason: else "deadline" or "cancelled"; `image` is then what was predicted so far.
+        seconds: wall clock. expert_seconds: expert -> seconds per round, its gradient included.
+    """
+
+    image: npt.NDArray[np.uint8]
+    request: Request
+    others: tuple[npt.NDArray[np.uint8], ...]
+    energies: Mapping[str, float]
+    history: tuple[Mapping[str, float], ...]
+    dropped: Mapping[str, tuple[int, str]]
+    complete: bool
+    reason: str
+    seconds: float
+    expert_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def as_picture(image: Tensor) -> npt.NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 of (N, 3, H, W) about -1..1."""
+    return np.asarray(((image.detach().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+class Painter:
+    """A diffusion model and the experts that guide it.
+
+    Args:
+        model: the generator's.
+        experts: prompt -> experts on pictures; they read the generator's extra "image". Their energies are >= 0, 0 = content.
+        weights: expert -> weight >= 0 in the sum, default 1.
+        push: > 0, how far an expert of weight 1 may move the clean sample in one round at most (it moves it less if that is enough to
+            content it), as a share of the root of its number of values, which is about its length. Classifier-free guidance is not limited.
+        guided: whether the experts guide. If not, they only choose among the finished pictures: best of N.
+        timeout: seconds for an expert's answer in a round.
+
+    Raises:
+        ValueError: push out of its range.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        experts: Experts,
+        weights: Mapping[str, float] | None = None,
+        push: float = 0.05,
+        guided: bool = True,
+        timeout: float = 60.0,
+    ) -> None:
+        if not 0 < push < 100:
+            raise ValueError(f"push is {push}; allowed: 0 < push < 100")
+        self.model, self.experts, self.weights, self.push, self.guided, self.timeout = model, experts, weights or {}, push, guided, timeout
+
+    def paint(
+        self,
+        request: Request,
+        deadline: float | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Picture:
+        """Paint to the end, or until the deadline (seconds from now) or the cancellation, which are looked at after each round.
+
+        Raises:
+            ValueError: the size does not fit the model.
+        """
+        start = time.monotonic()
+        steps = self.iterate(request, deadline, cancelled, start)
+        while True:
+            try:
+                progress(next(steps))
+            except StopIteration as end:
+                picture: Picture = end.value
+                return picture
+
+    def iterate(
+        self,
+        request: Request,
+        deadline: float | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        start: float | None = None,
+    ) -> Generator[Progress, None, Picture]:
+        """A generator of `Progress`, one for each round, that returns the `Picture`. Arguments and errors as `paint`."""
+        start = time.monotonic() if start is None else start
+        prompt = read_prompt(request.prompt)
+        side = self.model.size
+        generator = DenoisingGenerator(
+            self.model,
+            prompt,
+            request.count,
+            request.steps,
+            request.recurrences,
+            side if request.height is None else request.height,
+            side if request.width is None else request.width,
+        )
+        experts = list(self.experts(prompt))
+        guidance, weights = self._guidance(prompt, request.guidance)
+        guiding = experts if self.guided else []
+        weights |= {expert.name: self.weights.get(expert.name, 1.0) for expert in guiding}
+        length = self.push * float(np.sqrt(np.prod(generator.shape)))
+        strategy = Gradient(1.0, {expert.name: length for expert in guiding}, to_zero=[expert.name for expert in guiding])
+        history, dropped, seconds, reason = [], dict[str, tuple[int, str]](), dict[str, float](), ""
+        state: GradientState | None = None
+        with Ensemble([*guidance, *guiding], weights, quorum=1, timeout=self.timeout) as ensemble:
+            consensus = Consensus(generator, ensemble, strategy, Stop(generator.rounds, agreement=None), keep_leader=False)
+            for iteration in consensus.iterate(prompt, request.seed):
+                state = iteration.state
+                history.append(iteration.table.energies_of(0))
+                for name, why in iteration.dropped.items():
+                    dropped[name] = (dropped.get(name, (0, ""))[0] + 1, why)
+                for name, value in iteration.table.seconds.items():
+                    seconds[name] = seconds.get(name, 0.0) + value
+                yield self._progress(iteration, generator.rounds, time.monotonic() - start)
+                if iteration.index + 1 == generator.rounds:
+                    break
+                reason = "cancelled" if cancelled() else "deadline" if _late(start, deadline) else ""
+                if reason:
+                    break
+        assert state is not None
+        return self._finished(request, generator, prompt, experts, state, tuple(history), dropped, seconds, reason, start)
+
+    @staticmethod
+    def _guidance(prompt: Prompt, scale: float) -> tuple[list[PromptGuidance], dict[str, float]]:
+        """Experts of classifier-free guidance: proposals start at the mean of the wanted predictions, the rest is theirs."""
+        wanted, experts, weights = len(prompt.wanted), [], {}
+        for number in range(wanted + len(prompt.avoided)):
+            avoided = number >= wanted
+            name = f"{'avoid' if avoided else 'guidance'}{'' if number == 0 else f'-{number}'}"
+            weight = scale if avoided else scale - 1 / wanted
+            experts.append(PromptGuidance(name, number, avoided != (weight < 0)))
+            weights[name] = max(abs(weight), 1e-9)  # an ensemble needs a weight above 0
+        return experts, weights
+
+    @staticmethod
+    def _progress(iteration: Iteration, rounds: int, seconds: float) -> Progress:
+        moved = {name: float(length[0]) for name, length in iteration.state.moved.items()}
+        preview = as_picture(iteration.batch.extras["image"][:1])[0]
+        return Progress(iteration.index + 1, rounds, preview, iteration.table.energies_of(0), moved, dict(iteration.dropped), seconds)
+
+    @torch.no_grad()
+    def _finished(
+        self,
+        request: Request,
+        generator: DenoisingGenerator,
+        prompt: Prompt,
+        experts: Sequence[Scorer],
+        state: GradientState,
+        history: tuple[Mapping[str, float], ...],
+        dropped: dict[str, tuple[int, str]],
+        seconds: Mapping[str, float],
+        reason: str,
+        start: float,
+    ) -> Picture:
+        image = self.model.decode(generator.as_sample(state.parameters))
+        order, energies = list(range(len(image))), dict[str, float]()
+        if experts and not reason:
+            batch = Batch(state.parameters, torch.zeros(len(image), dtype=torch.int64), {**state.batch.extras, "image": image})
+            weights = {expert.name: self.weights.get(expert.name, 1.0) for expert in experts}
+            try:
+                with Ensemble(experts, weights, quorum=1, timeout=self.timeout) as ensemble:
+                    table = ensemble.score(batch, prompt)
+                order = table.total.argsort(stable=True).tolist()
+                energies = table.energies_of(order[0])
+                dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in table.dropped.items()}
+            except QuorumError as error:  # the pictures are there all the same, in the order in which they were begun
+                dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in error.dropped.items()}
+        pictures = as_picture(image)
+        return Picture(
+            pictures[order[0]],
+            request,
+            tuple(pictures[row] for row in order[1:]),
+            energies,
+            history,
+            dropped,
+            not reason,
+            reason,
+            time.monotonic() - start,
+            {name: value / len(history) for name, value in seconds.items()},
+        )
+
+
+def _late(start: float, deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() - start >= deadline
