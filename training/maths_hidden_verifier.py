@@ -94,7 +94,7 @@ def summed_loss(model: Any, head: nn.Linear, ids: Tensor, targets: Tensor) -> Te
 
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled]) -> dict[str, float]:
     """Figures on held-out problems, by the scorer that the product uses."""
-    scorer = HiddenStateVerifier(LanguageModel(adapter=adapter), weights)
+    scorer = HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), weights)
     energies = {}
     for problem in problems:
         texts = [text for text, _, _ in problem.samples]

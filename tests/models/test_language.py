@@ -57,6 +57,30 @@ def test_branches_of_different_lengths_are_those_of_reading_each_text_alone(fold
         assert likelihoods[row] == pytest.approx(own.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_a_shared_prefix_changes_nothing(folder: Callable[[str], Path], kind: str) -> None:
+    """One text alone is held once for all that is written behind it; beside others, joined and copied, it is the same text."""
+    model = LanguageModel(folder(kind), dtype=torch.float32)
+    text, more = model.encode("the cat sat on a mat"), [model.encode(" and 7 more"), model.encode(" = 12 * 7 + 7 eggs"), model.encode("t")]
+    alone = model.read([text])
+    assert alone.shared == len(text) and alone.layers[0][0].shape[2] == 0
+    fed, likelihoods = model.feed(alone, [0, 0, 0], more)
+    assert fed.prefix is alone.prefix
+    beside = model.read([text, more[0]])
+    assert beside.shared == 0
+    expected, same = model.feed(beside, [0, 0, 0], more)
+    for row in range(3):
+        assert likelihoods[row] == pytest.approx(same[row], abs=1e-4)
+    assert fed.lengths.tolist() == expected.lengths.tolist()
+    grown = model.write(fed, [2, 0, 1, 1], [0.0, 1.0, 1.0, 0.0], 12, torch.Generator().manual_seed(4))
+    reference = model.write(expected, [2, 0, 1, 1], [0.0, 1.0, 1.0, 0.0], 12, torch.Generator().manual_seed(4))
+    assert grown.tokens == reference.tokens and grown.branches.prefix is alone.prefix
+    assert torch.allclose(grown.branches.logits, reference.branches.logits, atol=1e-4)
+    mixed = fed.joined(expected)  # what shares a prefix and what does not
+    again, _ = model.feed(mixed, list(range(6)), [more[2]] * 6)
+    assert mixed.shared == 0 and torch.allclose(again.logits[:3], again.logits[3:], atol=1e-4)
+
+
 def test_writing_is_what_the_model_says_token_by_token(folder: Callable[[str], Path], llama: LanguageModel) -> None:
     texts = [llama.encode("the cat sat"), llama.encode("on a mat with 12 eggs and 7 more")]
     branches = llama.read(texts)

@@ -59,7 +59,7 @@ def scorers(base: LanguageModel, sentence: Path | None = None, hidden: tuple[Pat
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
     if hidden is not None:
         adapter, weights = hidden
-        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter), weights))
+        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), weights))
     return experts
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from pcm_ros.consensus import Batch
-from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.language import LanguageModel, pack_linear_layers
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder
@@ -35,7 +35,8 @@ class HiddenStateVerifier:
     needs knowledge that 135M parameters lack; it knows problems like those of GSM8K, of up to eight steps.
 
     Args:
-        model: a model of its own, into which the weights are merged. weights: adapter and head, made by training/maths_hidden_verifier.py.
+        model: a model of its own that is not packed yet, into which the weights are merged.
+        weights: adapter and head, made by training/maths_hidden_verifier.py.
 
     Raises:
         ModelUnavailable: the file is missing, damaged, or of another architecture.
@@ -47,6 +48,7 @@ class HiddenStateVerifier:
         self.name, self.cost = name, 0.03
         self._weight, self._bias = load_head(weights, int(model.model.config.hidden_size))
         merge_adapter(model.model, weights)
+        pack_linear_layers(model.model)
         self._read = ReadSolutions(model)
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:

@@ -69,7 +69,7 @@ def hidden_file(tiny_folder: Path, tmp_path: Path) -> Path:
 def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hidden_file: Path) -> None:
     from safetensors.torch import load_file
 
-    scorer = HiddenStateVerifier(LanguageModel(tiny_folder, dtype=torch.float32), hidden_file)
+    scorer = HiddenStateVerifier(LanguageModel(tiny_folder, dtype=torch.float32, pack=False), hidden_file)
     energies = scorer.energy(batch_of(TEXTS), Problem(QUESTION))  # type: ignore[arg-type]
     reference = LanguageModel(tiny_folder, adapter=hidden_file, dtype=torch.float32)
     head = load_file(hidden_file)
@@ -83,7 +83,7 @@ def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hi
 def test_files_that_are_no_verifier(tiny_folder: Path, tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(7), "head.bias": torch.zeros(1)}, tmp_path / "other.safetensors")
     save_file({"x": torch.zeros(7)}, tmp_path / "none.safetensors")
-    model = LanguageModel(tiny_folder, dtype=torch.float32)
+    model = LanguageModel(tiny_folder, dtype=torch.float32, pack=False)
     with pytest.raises(ModelUnavailable, match="states of size 7"):
         HiddenStateVerifier(model, tmp_path / "other.safetensors")
     with pytest.raises(ModelUnavailable, match="no verifier's head"):
