@@ -202,9 +202,7 @@ class StabilityScorer:
 
     def __init__(self, contact: float = 0.004, error: float = 0.013, stacked: float = 2.0) -> None:
         if not (contact > 0 and error > 0 and stacked >= 0):
-            raise ValueError(
-                f"stability.contact is {contact}, error {error} and stacked {stacked}; allowed: contact and error > 0 metres, stacked >= 0 nats"
-            )
+            raise ValueError(f"stability.contact is {contact}, error {error}, stacked {stacked}; allowed: > 0, > 0 metres, >= 0 nats")
         self.contact, self.error, self.stacked = contact, error, stacked
         angle = torch.arange(12) * (2 * torch.pi / 12)
         self._directions = torch.stack([torch.cos(angle), torch.sin(angle)])  # (2, K)

@@ -161,7 +161,7 @@ class PolicyConfig:
             less confidence.
         expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
         loose: energies of the stability scorers together above which nothing is put ON something else, nats, > 0. To stand on something
-            costs 2, on a plate, a block or a can little more; on the neck of a bottle 3.4 and more.
+            costs 2, on a plate, a block or a can no more; on a duck's head or the neck of a bottle 3.4 and more.
         least_judges: views that must answer for a relation to be checked, >= 1.
     """
 

@@ -124,7 +124,9 @@ def relation_margin(
         # Deeper than the rim by a fifth of the depth: what lies on something else in the container is in it too.
         below_rim = reference_size[..., 2] - height - torch.clamp(reference_size[..., 2] * 0.2, min=0.012)
         above_bottom = height + 0.01
-        return _saturated(inside / HEIGHT_PER_UNIT, below_rim / HEIGHT_PER_UNIT, above_bottom / HEIGHT_PER_UNIT)
+        # A bowl that caps a bottle's neck is not in the bottle. One bowl goes into another of its size, hence the tenth and the centimetre.
+        fits = 1.1 * reference_size[..., :2].amax(-1) + 0.01 - subject_size[..., :2].amin(-1)
+        return _saturated(inside / HEIGHT_PER_UNIT, below_rim / HEIGHT_PER_UNIT, above_bottom / HEIGHT_PER_UNIT, fits / METRES_PER_UNIT)
     if kind == RelationKind.NEXT_TO:
         least, greatest = footprint_gap(offset, subject_size, reference_size)
         return _saturated(

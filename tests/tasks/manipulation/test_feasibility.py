@@ -166,6 +166,13 @@ def test_mug_on_slab_and_bowl_on_mug_stay(table: Situation, scorer: Scorer) -> N
     assert float(scorer.energy(actions(table, 2, (0.70, 0.02, 0.0)), table)[0]) < 2.0
 
 
+def test_a_top_narrower_than_the_error_of_placing_is_no_place(table: Situation) -> None:
+    post = situation(BLOCK, box(0.62, -0.2, (0.02, 0.02, 0.10)))
+    scorer = StabilityScorer(stacked=0.0)
+    assert float(scorer.energy(actions(post, 0, (0.62, -0.2, 0.0)), post)[0]) > 1.2
+    assert float(StabilityScorer(stacked=0.0, error=0.004).energy(actions(post, 0, (0.62, -0.2, 0.0)), post)[0]) < 1.0
+
+
 def test_the_table_is_better_than_the_top_of_something(table: Situation) -> None:
     energy = StabilityScorer().energy(actions(table, 0, (0.45, 0.0, 0.0), (0.62, -0.2, 0.0), (0.55, 0.15, 0.0)), table)
     assert energy[0] == 0 and (energy[1:] >= 1.5).all()

@@ -18,6 +18,10 @@ from pcm_ros.tasks.manipulation.goal import NounPhrase, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Region
 from pcm_ros.tasks.manipulation.relation_scorer import (
     CLEAR,
+    CONTRAST,
+    DOUBTFUL,
+    LENIENCE,
+    PRESENT,
     Assessment,
     RelationScorer,
     among_extremes,
@@ -316,3 +320,10 @@ def test_what_clearly_fits_is_there_whatever_else_it_is_called() -> None:
     assert fit_logit(CLEAR - 0.1, 0.99) < 0
     assert fit_logit(2.0, 0.99, present=3.0) < 0, "who asks for more than CLEAR gets it"
     assert fit_logit(-2.0, 0.5) > 0 > fit_logit(-3.5, 0.0)
+
+
+def test_what_is_like_nothing_known_is_not_refused_for_its_odd_name() -> None:
+    doubtful, sure = 1 / (1 + math.exp(-0.5 * DOUBTFUL)), 1 / (1 + math.exp(-1.5 * DOUBTFUL))
+    logit = 0.5 * DOUBTFUL - CONTRAST - 0.5 * LENIENCE
+    assert fit_logit(logit, doubtful) > 0 > fit_logit(logit + DOUBTFUL, sure)
+    assert fit_logit(PRESENT - 1.1 * LENIENCE, doubtful) < 0

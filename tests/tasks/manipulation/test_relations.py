@@ -79,6 +79,12 @@ def test_in_needs_the_bottom_below_the_rim() -> None:
     assert margin(RelationKind.IN, 0.09, 0, height=0.01, subject=BLOCK) < -1
 
 
+def test_what_caps_something_is_not_in_it() -> None:
+    bottle, bowl = torch.tensor([0.05, 0.05, 0.17]).double(), torch.tensor([0.15, 0.15, 0.05]).double()
+    assert margin(RelationKind.IN, 0, 0, height=0.10, subject=bowl, reference=bottle) < -2
+    assert margin(RelationKind.IN, 0, 0, height=0.02, subject=bowl, reference=bowl) > 1, "bowls of one size go into each other"
+
+
 def test_next_to_is_a_small_gap_on_the_same_level() -> None:
     assert margin(RelationKind.NEXT_TO, 0.14, 0) > 1
     assert margin(RelationKind.NEXT_TO, 0.20, 0) < -1
