@@ -229,7 +229,7 @@ class Painter:
         reason: str,
         start: float,
     ) -> Picture:
-        image = self.model.decode(generator.as_sample(state.parameters))
+        image = self.model.decode(generator.as_sample(state.parameters)).clamp(-1, 1)
         order, energies = list(range(len(image))), dict[str, float]()
         if experts and not reason:
             batch = Batch(state.parameters, torch.zeros(len(image), dtype=torch.int64), {**state.batch.extras, "image": image})

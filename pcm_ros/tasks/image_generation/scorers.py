@@ -157,7 +157,8 @@ def _centre(size: int) -> Tensor:
 def _class_words() -> tuple[tuple[frozenset[str], str], ...]:
     from timm.data import ImageNetInfo
 
-    names = [str(ImageNetInfo().index_to_description(number)).split(",") for number in range(1000)]
+    info = ImageNetInfo()
+    names = [str(info.index_to_description(number)).split(",") for number in range(1000)]
     last = [frozenset(re.findall(r"[a-z]+", name.lower())[-1] for name in several if re.search("[a-z]", name.lower())) for several in names]
     return tuple(zip(last, (several[0] for several in names), strict=True))
 

@@ -1,0 +1,224 @@
+"""Pictures of tiny random models: what holds whatever the weights are."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pcm_ros.consensus import Batch, Scorer
+from pcm_ros.models.diffusion import DiffusionModel
+from pcm_ros.tasks.image_generation import Painter, Progress, Prompt, Request, UnusablePrompt, generate, read_prompt
+from pcm_ros.tasks.image_generation.painter import Experts
+
+PROMPT = "a red mug to the left of a blue bowl"
+
+
+class Redness:
+    """An expert that wants the picture red: mean squared distance of the picture from pure red."""
+
+    cost, differentiable = 1e-3, True
+
+    def __init__(self, name: str = "redness") -> None:
+        self.name = name
+
+    def energy(self, batch: Batch, context: object) -> Tensor:
+        red = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
+        return (batch.extras["image"] - red).square().mean(dim=(1, 2, 3)).double()
+
+
+class BreaksDown(Redness):
+    """Its gradient is NaN from its third round on; its energies stay finite."""
+
+    def __init__(self) -> None:
+        super().__init__("breaks-down")
+        self.round = 0
+
+    def energy(self, batch: Batch, context: object) -> Tensor:
+        self.round += 1
+        energies = super().energy(batch, context)
+        if self.round < 3 or not batch.parameters.requires_grad:
+            return energies
+        zero = (batch.parameters - batch.parameters.detach()).sum(dim=1)
+        return energies + (zero * 0).sqrt()
+
+
+def only(*experts: Scorer) -> Experts:
+    return lambda prompt: list(experts)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> DiffusionModel:
+    return DiffusionModel(folder)
+
+
+def red(picture: np.ndarray) -> float:
+    return float(picture[..., 0].mean() - picture[..., 1:].mean())
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
+@pytest.mark.parametrize("recurrences", [1, 2])
+def test_experts_pull_the_picture_their_way(folder: Path, solver: str, recurrences: int) -> None:
+    model = DiffusionModel(folder, solver)
+    request = Request(PROMPT, 3, steps=8, recurrences=recurrences)
+    guided = Painter(model, only(Redness()), push=0.3).paint(request)
+    plain = Painter(model, only()).paint(request)
+    assert red(guided.image) > red(plain.image) + 5
+    assert guided.complete
+    assert len(guided.history) == 8 * recurrences
+    assert guided.history[-1]["redness"] < guided.history[0]["redness"]
+
+
+@pytest.mark.parametrize("recurrences", [1, 2])
+def test_the_same_seed_gives_the_same_picture(model: DiffusionModel, recurrences: int) -> None:
+    painter = Painter(model, only(Redness()))
+    first, second, other = (painter.paint(Request(PROMPT, seed, steps=4, recurrences=recurrences)) for seed in (7, 7, 8))
+    assert np.array_equal(first.image, second.image)
+    assert first.history == second.history
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_guidance_is_classifier_free_guidance(model: DiffusionModel) -> None:
+    """One round: from the conditional prediction by scale - 1 times its difference from the unconditional one."""
+    painter = Painter(model, only())
+    shape = model.latent_shape(32, 32)
+    from pcm_ros.consensus import mixed_seed
+
+    sample = torch.randn((1, *shape), generator=torch.Generator().manual_seed(mixed_seed(5, 0)))
+    solver = model.new_solver()
+    solver.set_timesteps(2)
+    with torch.no_grad():
+        for timestep in solver.timesteps:
+            without, conditional = model.clean(sample, timestep, ["", PROMPT])
+            clean = without + 3.0 * (conditional - without)
+            sample = solver.step(clean, timestep, sample, return_dict=False)[0]
+        expected = ((model.decode(clean).clamp(-1, 1) + 1) * 127.5).round()[0].permute(1, 2, 0).numpy()
+    painted = painter.paint(Request(PROMPT, 5, steps=2, guidance=3.0)).image
+    assert np.abs(painted.astype(float) - expected).max() <= 1
+
+
+def test_an_avoided_concept_changes_the_picture_and_joined_ones_are_all_heard(model: DiffusionModel) -> None:
+    painter = Painter(model, only())
+    pictures = [
+        painter.paint(Request(text, 1, steps=3)) for text in ("a red mug", "a red mug AND NOT a blue bowl", "a red mug AND two bowl")
+    ]
+    assert set(pictures[1].history[0]) == {"guidance", "avoid-1"}
+    assert set(pictures[2].history[0]) == {"guidance", "guidance-1"}
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not np.array_equal(pictures[one].image, pictures[other].image)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 7.5])
+def test_any_scale_of_guidance_gives_a_picture(model: DiffusionModel, guidance: float) -> None:
+    assert Painter(model, only()).paint(Request(PROMPT, 1, steps=2, guidance=guidance)).complete
+
+
+def test_an_expert_whose_gradient_breaks_down_is_named_and_the_picture_is_finished(model: DiffusionModel) -> None:
+    picture = Painter(model, only(Redness(), BreaksDown()), push=0.3).paint(Request(PROMPT, 3, steps=8))
+    assert picture.complete
+    rounds, why = picture.dropped["breaks-down"]
+    assert rounds == 6
+    assert "gradients are NaN" in why
+    alone = Painter(model, only(Redness()), push=0.3).paint(Request(PROMPT, 3, steps=8))
+    plain = Painter(model, only()).paint(Request(PROMPT, 3, steps=8))
+    assert red(picture.image) > red(plain.image) + 0.5 * (red(alone.image) - red(plain.image))
+
+
+def test_best_of_n_is_the_one_that_the_experts_like_best(model: DiffusionModel) -> None:
+    picture = Painter(model, only(Redness()), guided=False).paint(Request(PROMPT, 3, steps=3, count=4))
+    shown = [picture.image, *picture.others]
+    distance = [float(((image / 127.5 - 1 - np.array([1, -1, -1])) ** 2).mean()) for image in shown]
+    assert distance == pytest.approx(sorted(distance), abs=2e-3)  # pictures are rounded
+    assert distance[-1] > distance[0] + 2e-3
+    assert picture.energies["redness"] == pytest.approx(distance[0], abs=2e-3)
+    assert set(picture.history[0]) == {"guidance"}
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_cancelled_at_any_round(model: DiffusionModel, after: int) -> None:
+    seen: list[Progress] = []
+    picture = Painter(model, only(Redness())).paint(Request(PROMPT, 3, steps=6), cancelled=lambda: len(seen) >= after, progress=seen.append)
+    assert len(seen) == len(picture.history) == after
+    assert (picture.complete, picture.reason) == (False, "cancelled")
+    assert picture.image.shape == (32, 32, 3)
+    assert [progress.round for progress in seen] == list(range(1, after + 1))
+    assert seen[0].rounds == 6
+    assert seen[0].preview.shape == (32, 32, 3)
+
+
+def test_a_deadline_that_is_over_still_gives_what_was_predicted(model: DiffusionModel) -> None:
+    picture = Painter(model, only()).paint(Request(PROMPT, steps=50), deadline=1e-6)
+    assert (len(picture.history), picture.complete, picture.reason) == (1, False, "deadline")
+
+
+def test_other_sizes_than_the_models_own(model: DiffusionModel) -> None:
+    assert Painter(model, only()).paint(Request(PROMPT, steps=2, height=24, width=40)).image.shape == (24, 40, 3)
+    with pytest.raises(ValueError, match="height is 30; allowed: multiples of 8"):
+        Painter(model, only()).paint(Request(PROMPT, steps=2, height=30))
+
+
+def test_eight_at_once_all_get_their_own_picture(folder: Path) -> None:
+    found: dict[int, np.ndarray] = {}
+
+    def ask(seed: int) -> None:
+        found[seed] = generate(PROMPT, seed, steps=2, model=folder, method="guidance").image
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(8))
+    for seed in range(8):
+        assert np.array_equal(found[seed], generate(PROMPT, seed, steps=2, model=folder, method="guidance").image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": " \n"}, "the prompt is empty"),
+        ({"prompt": "x" * 10_000}, "the prompt has 10000 characters; allowed: 1..300"),
+        ({"prompt": "NOT a mug"}, "nothing that is wanted"),
+        ({"prompt": " AND ".join(["mug"] * 7)}, "has 7 concepts; allowed: up to 6"),
+        ({"steps": 1}, r"steps is 1; allowed: 2\.\.250"),
+        ({"count": 17}, "count is 17"),
+        ({"recurrences": 0}, "recurrences is 0"),
+        ({"guidance": -1.0}, "guidance is -1"),
+        ({"guidance": math.nan}, "guidance is nan"),
+    ],
+)
+def test_requests_out_of_range(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Request(**{"prompt": PROMPT, **arguments})  # type: ignore[arg-type]
+
+
+def test_methods_and_experts_out_of_range(folder: Path) -> None:
+    with pytest.raises(ValueError, match="method is 'magic'; allowed: consensus, guidance, best-of-n"):
+        generate(PROMPT, model=folder, method="magic")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="experts \\['nobody'\\] are unknown"):
+        generate(PROMPT, model=folder, experts=["nobody"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a red mug to the left of a blue bowl", Prompt("", ("a red mug to the left of a blue bowl",), (), ("red mug", "blue bowl"))),
+        ("two red mugs and a can", Prompt("", ("two red mugs and a can",), (), ("red mugs", "can"))),
+        ("a mug on a table AND NOT a plate", Prompt("", ("a mug on a table",), ("a plate",), ("mug",))),
+        ("NOT a plate AND a duck AND a can", Prompt("", ("a duck", "a can"), ("a plate",), ("duck", "can"))),
+        ("beauty", Prompt("", ("beauty",), (), ("beauty",))),
+    ],
+)
+def test_what_prompts_ask_for(text: str, expected: Prompt) -> None:
+    found = read_prompt(text)
+    assert (found.wanted, found.avoided, found.things) == (expected.wanted, expected.avoided, expected.things)
+
+
+def test_unusable_prompts_are_value_errors() -> None:
+    with pytest.raises(UnusablePrompt):
+        read_prompt("")
