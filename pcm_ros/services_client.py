@@ -136,14 +136,11 @@ class ServicesClient(RosClient):
             fields: other fields of SolveMath.srv by name: method, beam, proposals, temperature, seed, deadline, max_tokens, ...
 
         Raises:
-            ServiceError, NotAvailable, TimeoutError (the request is then cancelled), TypeError: a field that does not exist.
+            ServiceError, NotAvailable, TimeoutError (the request is then cancelled), TypeError: a field or value that does not fit.
         """
-        try:
-            message = srv.SolveMath.Request(question=question, **fields)
-        except AssertionError as error:  # what rosidl raises
-            names = ", ".join(srv.SolveMath.Request.get_fields_and_field_types())
-            raise TypeError(f"SolveMath.srv: {error}; its fields are {names}") from error
-        request = self.start(Mathematics.kind, Mathematics.service, message, on_progress)
+        request = self.start(
+            Mathematics.kind, Mathematics.service, checked_request(Mathematics.kind, question=question, **fields), on_progress
+        )
         try:
             return solution_of(question, request.result(timeout))
         except TimeoutError:
@@ -161,6 +158,18 @@ class ServicesClient(RosClient):
     def _progress(self, message: msg.ServiceProgress) -> None:
         if (listener := self._listeners.get(message.id)) is not None:
             listener(message)
+
+
+def checked_request(kind: Any, **fields: Any) -> Any:
+    """A request of a service with these fields. Raises TypeError: unknown fields, or values of another type or out of its range."""
+    known = kind.Request.get_fields_and_field_types()
+    if unknown := set(fields) - set(known):
+        raise TypeError(f"{kind.__name__}.srv has no {', '.join(sorted(unknown))}; its fields are {', '.join(known)}")
+    fields = {name: float(value) if known[name] == "double" and type(value) is int else value for name, value in fields.items()}
+    try:
+        return kind.Request(check_fields=True, **fields)  # an unchecked value of a wrong type ends the process when it is sent
+    except AssertionError as error:
+        raise TypeError(f"{kind.__name__}.srv: {error}") from error
 
 
 def _name_of(kind: Any, code: int) -> str:

@@ -165,6 +165,14 @@ def test_cancelling_by_id(desk: Desk) -> None:
     assert desk.answer("").error_code == 0
 
 
+def test_what_does_not_stop_when_it_is_cancelled_is_given_up(desk: Desk) -> None:
+    desk.ask("hang", "running")
+    assert desk.task.begun.wait(PATIENCE)
+    assert desk.worker.cancel("running")
+    assert desk.answer("running").error_code == Response.CANCELED
+    assert "has not stopped" in desk.answer("running").error_msg
+
+
 def test_the_end_answers_all_that_is_left() -> None:
     desk = Desk(Obedient())
     desk.ask("wait", "running")

@@ -48,11 +48,11 @@ class Mathematics(ServedTask):
             raise Refused("INVALID_REQUEST", f"seed is {request.seed}; allowed: 0 to 2**63 - 1")
         model, adapter = self._models(request.model, request.adapter)
         method: Any = request.method or "consensus"
+        if (left := work.left) <= 0:
+            raise Refused("DEADLINE", "the deadline came before work began")
         try:
-            if work.left <= 0:
-                raise Refused("DEADLINE", "the deadline came before work began")
             for found in assembly.progress(
-                request.question, beam, proposals, work.left, tokens, request.seed, method, model, adapter, temperature, work.stop
+                request.question, beam, proposals, left, tokens, request.seed, method, model, adapter, temperature, work.stop
             ):
                 if isinstance(found, Solution):
                     return response_of(found, work)

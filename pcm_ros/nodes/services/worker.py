@@ -117,7 +117,10 @@ class Worker:
             else:
                 self._refuse(job, Refused("DEADLINE", f"the deadline came while it waited ({self._busy_with(now)})"))
         if running is not None and now >= running.deadline + self._grace:
-            self._refuse(running, Refused("DEADLINE", f"no answer {self._grace:g} s after the deadline: the task does not keep it"))
+            if running.cancelled.is_set():
+                self._refuse(running, Refused("CANCELED", f"cancelled; the task has not stopped {self._grace:g} s later"))
+            else:
+                self._refuse(running, Refused("DEADLINE", f"no answer {self._grace:g} s after the deadline: the task does not keep it"))
 
     def state(self) -> dict[str, str]:
         """For diagnostics."""
