@@ -323,6 +323,46 @@ def video(
     raise typer.Exit(code)
 
 
+@app.command(
+    epilog='Examples: `pcm image "a red mug to the left of a blue bowl" --out mug.png`; '
+    '`pcm image "a duck AND NOT a plate" --method best-of-n --count 4`; `pcm image "a house" --model sd-folder --scheduler dpm-solver++`'
+)
+def image(
+    prompt: Annotated[str, typer.Argument(help="At most 300 characters; AND and NOT in capitals join and exclude.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The file to write; other pictures of --count lie beside it.")] = Path("picture.png"),
+    method: Annotated[
+        str, typer.Option(help="consensus (all experts guide), guidance (classifier-free only), best-of-n (experts choose of --count).")
+    ] = "consensus",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")] = 0,
+    steps: Annotated[int, typer.Option(help="Denoising steps, 2 to 250.")] = 40,
+    count: Annotated[int, typer.Option(help="Pictures at once, of which the experts choose, 1 to 16.")] = 1,
+    recurrences: Annotated[int, typer.Option(help="Each step so often, 1 to 8.")] = 1,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance, 0 to 100; 1 is none.")] = 4.0,
+    height: Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A folder in diffusers' format with safetensors; default: the embedded model.")] = None,
+    scheduler: Annotated[str, typer.Option(help="ddim or dpm-solver++")] = "ddim",
+    experts: Annotated[str, typer.Option(help="Experts on pictures, separated by commas; empty: all.")] = "",
+    deadline: Annotated[float | None, typer.Option(min=1e-6, help="Seconds, counted once the models are loaded.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="A file that shows the predicted picture after each step.")] = None,
+    scale: Annotated[int, typer.Option(min=1, max=16, help="Side of a painted pixel in the files.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Paint a prompt by consensus of a diffusion model and experts on pictures. Exit code 0 only with a finished picture."""
+    from pcm_ros.image_command import Options, paint_and_show
+    from pcm_ros.tasks.image_generation import Request
+
+    chosen = tuple(name.strip() for name in experts.split(",") if name.strip())
+    try:
+        request = Request(prompt, seed, steps, count, recurrences, guidance, height, width)
+        options = Options(method, model, scheduler, chosen, deadline, preview, scale)  # type: ignore[arg-type]
+        code = paint_and_show(request, out, options, as_json)
+    except ValueError as error:  # of the request, or an ImageError
+        _fail(str(error).replace("[", "\\["))
+        raise
+    raise typer.Exit(code)
+
+
 @app.command(epilog="Example: `pcm models`")
 def models() -> None:
     """List all models: role, source, licence, size, and whether their files are there and whole. Exit code 1 if one is not."""
