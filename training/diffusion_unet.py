@@ -22,6 +22,7 @@ import torch
 from pcm_ros.models.diffusion import TOKENS, SentenceTokens
 from pcm_ros.models.sentence import DIMENSIONS
 from pcm_ros.models.torchvision_shim import prepare_torchvision
+from training.card import write_card
 from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, rate, shards, shuffled
 
 # Most work is done at 8 x 8 and 4 x 4: at 16 x 16, 32 channels, without attention. With 96 channels and attention there, a sample takes
@@ -48,6 +49,14 @@ INDEX = {
     "vae": ["diffusers", "AutoencoderTiny"],
 }
 DROPPED = 0.1
+DATA = (
+    "Pictures of one to three things on a plain table, rendered by PyBullet's TinyRenderer (training/diffusion_scenes.py), with captions of "
+    "colours, kinds, counts and relations. Nine colour + kind pairs, one in twelve sets of things and the shades of the test split are left out."
+)
+LIMITS = (
+    "Paints mugs, bowls, blocks, cans, bottles, plates and ducks of twelve colours, up to three, at 64 x 64 pixels; knows no photographs and "
+    "no other things. Held-out figures: error of v on pictures of sets and shades that were left out."
+)
 GAMMA = 5.0
 
 
@@ -158,6 +167,18 @@ def save(network: torch.nn.Module, autoencoder: Path, out: Path) -> None:
     (out / "model_index.json").write_text(json.dumps(INDEX, indent=1) + "\n")
 
 
+def describe(out: Path, figures: dict[str, float], training: dict[str, float]) -> None:
+    """The model card, beside the folder."""
+    weights = out / "unet" / "diffusion_pytorch_model.safetensors"
+    command = f"python -m training.diffusion_unet --minutes {training['minutes']:g} --seed {training['seed']}"
+    autoencoder = out / "vae" / "held_out.json"
+    held_out = {"v_loss": figures, "autoencoder": json.loads(autoencoder.read_text()) if autoencoder.exists() else {}}
+    made = write_card(weights, "diffusion", "latent diffusion, see training/diffusion_unet.py", command, held_out, training, DATA, LIMITS)
+    card = {**json.loads(made.read_text()), "name": out.name, "bytes": sum(path.stat().st_size for path in out.glob("*/*.safetensors"))}
+    made.unlink()
+    out.with_name(out.name + ".card.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("training/diffusion_data"))
@@ -233,6 +254,7 @@ def main() -> None:
     save(average, options.autoencoder, options.out)
     summary = {**figures, "steps": step, "batch": options.batch, "pictures": len(data), "minutes": options.minutes, "seed": options.seed}
     (options.out / "held_out.json").write_text(json.dumps(summary) + "\n")
+    describe(options.out, figures, summary)
 
 
 if __name__ == "__main__":
