@@ -50,12 +50,13 @@ INDEX = {
 }
 DROPPED = 0.1
 DATA = (
-    "Pictures of one to three things on a plain table, rendered by PyBullet's TinyRenderer (training/diffusion_scenes.py), with captions of "
-    "colours, kinds, counts and relations. Nine colour + kind pairs, one in twelve sets of things and the shades of the test split are left out."
+    "Pictures of one to three things on a plain table, rendered by PyBullet's TinyRenderer (training/diffusion_scenes.py), with captions "
+    "of colours, kinds, counts and relations. Nine colour + kind pairs, one in twelve sets of things and the shades of the test split are "
+    "left out."
 )
 LIMITS = (
-    "Paints mugs, bowls, blocks, cans, bottles, plates and ducks of twelve colours, up to three, at 64 x 64 pixels; knows no photographs and "
-    "no other things. Held-out figures: error of v on pictures of sets and shades that were left out."
+    "Paints mugs, bowls, blocks, cans, bottles, plates and ducks of twelve colours, up to three, at 64 x 64 pixels; knows no photographs "
+    "and no other things. Held-out figures: error of v on pictures of sets and shades that were left out."
 )
 GAMMA = 5.0
 

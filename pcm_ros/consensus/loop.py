@@ -139,6 +139,7 @@ class Consensus:
 
         Raises:
             QuorumError: too few scorers answered in an iteration.
+            ValueError: keep_leader is True, and the generator's proposals require gradients.
         """
         champion: Batch | None = None  # the leader so far, if it is feasible
         waited = 0
@@ -146,6 +147,8 @@ class Consensus:
             clock = [time.perf_counter()]
             rng = torch.Generator().manual_seed(mixed_seed(seed, index))
             batch = self.generator.propose(context, state, rng)
+            if champion is not None and batch.parameters.requires_grad:
+                raise ValueError("proposals that require gradients cannot stand beside the leader of earlier rounds: set keep_leader=False")
             if champion is not None:
                 batch = batch.joined(champion)
             clock.append(time.perf_counter())

@@ -161,6 +161,11 @@ def test_kept_iterations_hold_no_graph() -> None:
             assert not tensor.requires_grad
 
 
+def test_a_leader_of_earlier_rounds_has_no_gradient() -> None:
+    with Ensemble([Quadratic("a", [1.0, 1.0])]) as ensemble, pytest.raises(ValueError, match="set keep_leader=False"):
+        Consensus(Walker(), ensemble, Gradient(), Stop(3, agreement=None)).run(None, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,7 +29,7 @@ class Busy(TimeoutError):
     """The deadline passed while other pictures were painted."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # whoever may name folders must not fill the memory
 def _model(folder: Path | None, solver: str) -> DiffusionModel:
     return DiffusionModel(folder, solver)
 
