@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pcm_ros.models.loading import ModelUnavailable, load_safetensors
+from pcm_ros.models.loading import ModelUnavailable, convolution_precision, load_safetensors
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder, sentence_encoder
 
 STRIDE = 4
@@ -124,13 +124,17 @@ class TextSegmenter:
     Args:
         weights: .safetensors file; default: the one of the package.
         width: images wider than this are scaled down before the network sees them (it was trained on 320 pixels).
+        precision: of the convolutions, float32 or bfloat16; None: what the processor is fast in.
 
     Raises:
         ModelUnavailable: weights missing, corrupt, or of another network.
     """
 
-    def __init__(self, weights: Path, encoder: SentenceEncoder | None = None, width: int = 320) -> None:
+    def __init__(
+        self, weights: Path, encoder: SentenceEncoder | None = None, width: int = 320, precision: torch.dtype | None = None
+    ) -> None:
         self.network = SegmentationNetwork()
+        self._precision = precision or convolution_precision()
         try:
             self.network.load_state_dict(load_safetensors(weights))
         except RuntimeError as error:
@@ -151,7 +155,8 @@ class TextSegmenter:
         target = [max(32, round(n * scale / 32) * 32) for n in size]
         if target != list(size):
             image = functional.interpolate(image, size=target, mode="bilinear", antialias=scale < 1, align_corners=False)
-        out = self.network(image.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == torch.bfloat16):
+            out = self.network(image.contiguous(memory_format=torch.channels_last))
         return ImageFeatures(out.embedding[0], out.objectness[0, 0].sigmoid(), out.vote[0], (size[0], size[1]))
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from pcm_ros.models import registry
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.segmentation import ImageFeatures, SegmentationNetwork, TextSegmenter, normalise_image
 
@@ -138,3 +139,14 @@ def test_damaged_weights(segmenter_file: Path, tmp_path: Path) -> None:
     path.write_bytes(segmenter_file.read_bytes()[: segmenter_file.stat().st_size // 2])
     with pytest.raises(ModelUnavailable, match="is corrupt"):
         TextSegmenter(path)
+
+
+def test_half_the_precision_says_the_same() -> None:
+    """On a real picture and not on noise, where nothing is said."""
+    rgb = np.full((96, 128, 3), 150, dtype=np.uint8)
+    rgb[30:70, 40:80] = (200, 30, 30)
+    weights = registry.WEIGHTS / "segmenter.safetensors"
+    single, half = (TextSegmenter(weights, precision=kind).features(rgb) for kind in (torch.float32, torch.bfloat16))
+    assert float((single.embedding * half.embedding).sum(dim=0).min()) > 0.995
+    assert torch.allclose(single.vote, half.vote, atol=0.002), "metres"
+    assert torch.allclose(single.objectness, half.objectness, atol=0.05)
