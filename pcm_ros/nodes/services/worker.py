@@ -215,6 +215,8 @@ class Worker:
             self.answered += 1
         if response.error_code == self.task.kind.Response.ERROR:
             self.failure = response.error_msg
+        elif response.error_code == 0:
+            self.failure = ""
         job.send(response)
         self._report(job, ANSWERED, message=response.error_msg)
 

@@ -117,7 +117,7 @@ def solver(
     return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
-shared_solver = functools.lru_cache(maxsize=8)(solver)
+shared_solver = functools.lru_cache(maxsize=4)(solver)  # as above
 """`solver`, made once for the same arguments. It solves one problem at a time."""
 _solving = threading.Lock()
 
