@@ -1,7 +1,7 @@
 """Questions about clips: what the ensemble answers, against the language model alone and each expert alone.
 
-Two sources: clips rendered by the simulator, whose answers come from physics (`pcm_ros.sim.clips`; numbers from TEST_FROM on are for tests),
-or any JSON of questions in the manner of ActivityNet-QA with a folder of clips.
+Two sources: clips rendered by the simulator, whose answers come from physics (`pcm_ros.sim.clips`; numbers from TEST_FROM on are for
+tests), or any JSON of questions in the manner of ActivityNet-QA with a folder of clips.
 
 Per question the search is run once. `language_model` is the model's own first choice among its own words, blind to the clip. Each scorer
 alone chooses from all answers that were proposed in that search, equals in the order of the proposals (the language model's likeliest first

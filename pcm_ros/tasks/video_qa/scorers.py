@@ -204,9 +204,9 @@ class RelationScorer(_Situated):
     """What stands where, from the places of the things in the picture at the end (or the start).
 
     Energy: -log of the probability that what the answer names stands as asked: to the left or right of, on or in what the question names,
-    or farthest to a side. Sides are logistic in the distance across the picture; on and in: the lower edge of one lies over the other, within
-    its width, and their regions touch. Range 0..8; 0 for questions without places. Wrong when: what is in a deep vessel cannot be seen;
-    things far behind others look as if they stood on them. Source: this module.
+    or farthest to a side. Sides are logistic in the distance across the picture; on and in: the lower edge of one lies over the other,
+    within its width, and their regions touch. Range 0..8; 0 for questions without places. Wrong when: what is in a deep vessel cannot be
+    seen; things far behind others look as if they stood on them. Source: this module.
     """
 
     name = "relations"
