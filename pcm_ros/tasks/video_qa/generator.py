@@ -151,11 +151,14 @@ class AnswerGenerator:
         starts: list[int] = []
         scores: list[float] = []
         for row, (_, before) in enumerate(prefixes):
-            words = [
-                (token, score)
+            likely = [
+                (token, score, piece)
                 for token, score in zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
-                if (piece := self.model.piece(token))[:1] == " " and piece.strip().isprintable() and any(c.isalnum() for c in piece)
-            ][:most]
+                if (piece := self.model.piece(token)).strip().isprintable() and any(c.isalnum() for c in piece)
+            ]
+            # A word begins with a space; a model none of whose likeliest tokens does is taken as it is.
+            words = [(token, score) for token, score, piece in likely if piece[:1] == " "] or [one[:2] for one in likely]
+            words = words[:most]
             places += [row] * len(words)
             starts += [token for token, _ in words]
             scores += [before + score for _, score in words]
