@@ -34,6 +34,9 @@ class Options:
     model: Path | None = None
 
 
+_SHOWN = 4  # answers in the table of energies, the chosen one first
+
+
 class VideoError(ValueError):
     """The command can't do it. The message says why, and the remedy."""
 
@@ -84,14 +87,13 @@ def show(answer: Answer, console: Console) -> None:
     why = "" if answer.complete else f" (partial: {answer.reason})"
     if answer.text:
         console.print(Text.assemble(("answer: ", "bold"), (printable(answer.text), "bold green"), why))
-        names = list(answer.energies)
-        table = Table("answer", "total", *names, title="energies, lower is better", title_justify="left")
-        for text, total, energies in (
-            (answer.text, answer.total, answer.energies),
-            *((other.text, other.total, other.energies) for other in answer.runners_up),
-        ):
-            row = (f"{energies[name]:.2f}" if name in energies else "-" for name in names)
-            table.add_row(Text(printable(text)), f"{total:.2f}", *row)
+        shown = [(answer.text, answer.total, answer.energies)]
+        shown += [(other.text, other.total, other.energies) for other in answer.runners_up[: _SHOWN - 1]]
+        table = Table("expert", *(Text(printable(text)) for text, _, _ in shown), title="energies, lower is better", title_justify="left")
+        for name in answer.energies:
+            table.add_row(name, *(f"{energies[name]:.2f}" if name in energies else "-" for _, _, energies in shown))
+        table.add_section()
+        table.add_row("weighted sum", *(f"{total:.2f}" for _, total, _ in shown))
         console.print(table)
     else:
         console.print(Text.assemble(("no answer", "bold red"), why))

@@ -55,7 +55,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 def test_a_question_is_answered_with_steps_energies_and_progress(services: Services) -> None:
     told: list[msg.ServiceProgress] = []
-    request = srv.SolveMath.Request(question=QUESTION, seed=3, max_tokens=300)
+    request = srv.SolveMath.Request(question=QUESTION, seed=3, max_tokens=1000)
     sent = services.client.start(srv.SolveMath, "/pcm/solve_math", request, told.append, PATIENCE)
     response = sent.result(PATIENCE)
     assert response.error_code == response.NONE and response.error_msg == ""
@@ -70,7 +70,7 @@ def test_a_question_is_answered_with_steps_energies_and_progress(services: Servi
     assert {report.task for report in told} == {"mathematics"} and {report.id for report in told} == {sent.id}
     phases = [report.phase for report in told]
     assert phases[:2] == [msg.ServiceProgress.QUEUED, msg.ServiceProgress.STARTED] and msg.ServiceProgress.WORKING in phases
-    again = services.client.solve_math(QUESTION, seed=3, max_tokens=300)
+    again = services.client.solve_math(QUESTION, seed=3, max_tokens=1000)
     assert (again.answer or "", [step.text for step in again.steps]) == (response.answer, response.steps)
 
 
