@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,7 @@ def show(answer: Answer, console: Console) -> None:
         console.print(Text.assemble(("answer: ", "bold"), (printable(answer.text), "bold green"), why))
         shown = [(answer.text, answer.total, answer.energies)]
         shown += [(other.text, other.total, other.energies) for other in answer.runners_up[: _SHOWN - 1]]
-        table = Table("expert", *(Text(printable(text)) for text, _, _ in shown), title="energies, lower is better", title_justify="left")
+        table = Table("expert", *(escape(printable(text)) for text, _, _ in shown), title="energies, lower is better", title_justify="left")
         for name in answer.energies:
             table.add_row(name, *(f"{energies[name]:.2f}" if name in energies else "-" for _, _, energies in shown))
         table.add_section()
