@@ -34,7 +34,7 @@ def pcm_maths(*words: object, text: str | None = None) -> Result:
 
 
 def test_json_holds_all_and_the_same_seed_gives_the_same(model: Path) -> None:
-    options = ["--model", model, "--beam", 2, "--proposals", 2, "--max-tokens", 300, "--seed", 3, "--json"]
+    options = ["--model", model, "--beam", 2, "--proposals", 2, "--max-tokens", 1000, "--seed", 3, "--json"]
     first, second = (pcm_maths(QUESTION, *options) for _ in range(2))
     found, again = json.loads(first.stdout), json.loads(second.stdout)
     assert first.exit_code == (0 if found["answer"] is not None else 1)
@@ -124,7 +124,7 @@ def test_interrupted(model: Path) -> None:
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    # A shell sees 130 for both: Python ends by the signal itself if the interrupt met it in an exec() of the models' packages.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "Traceback" not in errors
-    if output:
-        assert json.loads(output)["reason"] == "cancelled"
+    assert json.loads(output)["reason"] == "cancelled" if output else "interrupted" in errors
