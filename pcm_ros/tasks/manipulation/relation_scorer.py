@@ -33,7 +33,7 @@ OUTLIERS = 0.03
 # A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it;
 # or at least CLEAR, whatever else it might be called. Where perception's own name is DOUBTFUL, log-odds no higher than that, the object is
 # like nothing that the experts know, and LENIENCE nats less will do, of both.
-PRESENT, CONTRAST, CLEAR = -3.0, 2.5, 1.5
+PRESENT, CONTRAST, CLEAR = -3.0, 2.5, 1.0
 DOUBTFUL, LENIENCE = 2.5, 1.5
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
