@@ -4,7 +4,7 @@
         --out pcm_ros/models/weights/diffusion/vae
 
 diffusers' AutoencoderTiny (the architecture of TAESD, github.com/madebyollin/taesd): plain dense 3x3 convolutions without normalisation,
-three times as fast on a CPU as AutoencoderKL of that size. Latents are held near zero mean and unit deviation by a small penalty and get
+which CPUs are fast at. Latents are held near zero mean and unit deviation by a small penalty and get
 noise while training, so that the decoder forgives what the denoiser gets slightly wrong. A killed run goes on from <work>/state.pt.
 """
 
