@@ -1,4 +1,4 @@
-"""What `pcm launch` and `pcm run` show on the terminal, and the course of a launch."""
+"""What the commands show on the terminal, and the course of a launch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,3 +115,19 @@ def _carry_out(system: System, running: Any, client: Any, asked: threading.Event
     console.print(result_line(outcome.success, outcome.error, outcome.message), highlight=False)
     console.print(f"{len(outcome.actions)} action(s) carried out; video: {outcome.video or 'none'}", highlight=False, soft_wrap=True)
     return 0 if outcome.success else 1
+
+
+def printable(text: str) -> str:
+    """Text that does nothing to a terminal: control characters become U+FFFD."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+
+
+def json_values(value: Any) -> Any:
+    """What json can write, of nested mappings and sequences: paths become text, what is no finite number null."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

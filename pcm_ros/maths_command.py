@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pcm_ros.consensus import QuorumError
-from pcm_ros.console import INTERRUPTED, stop_on_signals
+from pcm_ros.console import INTERRUPTED, json_values, printable, stop_on_signals
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.solver import Progress, Solution, UnusableQuestion, checked_question
@@ -127,13 +126,8 @@ def show(solution: Solution, console: Console) -> None:
 def as_plain(solution: Solution, options: Options, adapter: Path | None, loading: float) -> dict[str, Any]:
     """A solution and how it was made as JSON-like values; what is not a number is null."""
     made = {**dataclasses.asdict(options), "adapter": adapter, "loading_seconds": loading}
-    plain: dict[str, Any] = _plain({**dataclasses.asdict(solution), "options": made})
+    plain: dict[str, Any] = json_values({**dataclasses.asdict(solution), "options": made})
     return plain
-
-
-def printable(text: str) -> str:
-    """Text that does nothing to a terminal: control characters become U+FFFD."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 def question_of(words: str) -> str:
@@ -147,13 +141,3 @@ def _why(solution: Solution) -> str:
 
 def _number(energies: Mapping[str, float], name: str) -> str:
     return f"{energies[name]:.2f}" if name in energies else "-"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pcm_ros.consensus import QuorumError
-from pcm_ros.console import INTERRUPTED, stop_on_signals
+from pcm_ros.console import INTERRUPTED, json_values, printable, stop_on_signals
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.video_qa import assembly
 from pcm_ros.tasks.video_qa.answerer import Answer, Progress
@@ -75,7 +73,7 @@ def answer_and_show(path: Path, question: str, options: Options, as_json: bool =
         progress.print(Text(f"note: {clip.source}: {clip.problem}", "yellow"))
     if as_json:
         made = {**dataclasses.asdict(found), "clip": str(path), "frames_read": len(clip.frames), "reading_seconds": read}
-        print(json.dumps(_plain(made), indent=1, ensure_ascii=False))
+        print(json.dumps(json_values(made), indent=1, ensure_ascii=False))
     else:
         show(found, Console(emoji=False, highlight=False))
     if found.reason == "cancelled":
@@ -105,16 +103,3 @@ def show(answer: Answer, console: Console) -> None:
     console.print(f"agreement of the scorers {answer.agreement:.2f}; {answer.seconds:.1f} s")
     for name, reason in answer.dropped.items():
         console.print(Text(f"left out: {name}: {printable(reason)}", "yellow"))
-
-
-def printable(text: str) -> str:
-    """Text that does nothing to a terminal: control characters become U+FFFD."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

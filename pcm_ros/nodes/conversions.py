@@ -406,3 +406,9 @@ def read_state(request: srv.Propose.Request) -> CrossEntropyState | None:
 
 def relations_from_messages(messages: Iterable[msg.Relation]) -> tuple[Relation, ...]:
     return tuple(relation_from_message(message) for message in messages)
+
+
+def score_messages(rows: Sequence[Mapping[str, float]]) -> list[msg.Score]:
+    """One Score of weight 1 for each scorer that judged any of N rows (name -> energy), by name; energies[i] of row i, NaN: not judged."""
+    names = sorted({name for row in rows for name in row})
+    return [msg.Score(scorer=name, weight=1.0, energies=[float(row.get(name, math.nan)) for row in rows]) for name in names]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import Image
 
-from pcm_ros import msg, srv
+from pcm_ros import srv
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter
 from pcm_ros.nodes.services.task import Refused, ServedTask, Work
 from pcm_ros.tasks.image_generation import assembly
@@ -77,7 +76,7 @@ def response_of(picture: Picture, work: Work) -> Any:
         response.error_code, response.error_msg = response.CANCELED, "cancelled"
     response.partial, response.reason = not picture.complete, picture.reason
     response.image = image_message(picture.image)
-    response.scores = scores_of(picture.history)
+    response.scores = conversions.score_messages(picture.history)
     response.experts = sorted(picture.energies)
     response.energies = [float(picture.energies[name]) for name in response.experts]
     response.dropped = sorted(picture.dropped)
@@ -91,9 +90,3 @@ def image_message(rgb: npt.NDArray[np.uint8]) -> Image:
     """rgb8 of (H, W, 3) uint8."""
     height, width = rgb.shape[:2]
     return Image(height=height, width=width, encoding="rgb8", step=3 * width, data=np.ascontiguousarray(rgb).reshape(-1))
-
-
-def scores_of(history: Sequence[Mapping[str, float]]) -> list[msg.Score]:
-    """One Score for each expert that judged any of these rounds."""
-    names = sorted({name for row in history for name in row})
-    return [msg.Score(scorer=name, weight=1.0, energies=[float(row.get(name, math.nan)) for row in history]) for name in names]

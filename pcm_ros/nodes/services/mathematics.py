@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pcm_ros import msg, srv
 from pcm_ros.consensus import QuorumError
 from pcm_ros.models.language import embedded_language_model
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter
 from pcm_ros.nodes.services.task import Refused, ServedTask, Work
 from pcm_ros.tasks.mathematics import assembly
@@ -102,24 +103,18 @@ def response_of(solution: Solution, work: Work) -> Any:
     response.partial, response.reason = not solution.complete, solution.reason
     response.answer = solution.answer or ""
     response.steps = [step.text for step in solution.steps]
-    response.scores = scores_of([step.energies for step in solution.steps])
+    response.scores = conversions.score_messages([step.energies for step in solution.steps])
     response.energy = float(solution.total)
     response.runner_up_answers = [candidate.answer or "" for candidate in solution.runners_up]
     response.runner_up_solutions = [candidate.text for candidate in solution.runners_up]
     response.runner_up_energies = [float(candidate.total) for candidate in solution.runners_up]
-    response.runner_up_scores = scores_of([candidate.energies for candidate in solution.runners_up])
+    response.runner_up_scores = conversions.score_messages([candidate.energies for candidate in solution.runners_up])
     response.agreement, response.votes = float(solution.agreement), float(solution.votes)
     response.seconds, response.waited = work.started - work.arrived + solution.seconds, work.started - work.arrived
     response.tokens = int(solution.tokens)
     response.dropped = sorted(solution.dropped)
     response.dropped_reasons = [solution.dropped[name] for name in sorted(solution.dropped)]
     return response
-
-
-def scores_of(energies: Sequence[Mapping[str, float]]) -> list[msg.Score]:
-    """One Score for each scorer that judged any of these."""
-    names = sorted({name for row in energies for name in row})
-    return [msg.Score(scorer=name, weight=1.0, energies=[float(row.get(name, math.nan)) for row in energies]) for name in names]
 
 
 def solution_of(question: str, response: Any) -> Solution:

@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ def response_of(answer: Answer, clip: Clip, work: Work) -> Any:
     response.answer, response.energy = answer.text, float(answer.total)
     response.runner_up_answers = [one.text for one in answer.runners_up]
     response.runner_up_energies = [float(one.total) for one in answer.runners_up]
-    response.scores = _scores([answer.energies, *(one.energies for one in answer.runners_up)] if answer.text else [])
+    response.scores = conversions.score_messages([answer.energies, *(one.energies for one in answer.runners_up)] if answer.text else [])
     response.times = [float(t) for t in answer.times]
     response.carrying = list(answer.frames)
     response.carrying_images = [_image(clip, t) for t in answer.frames]
@@ -224,11 +224,6 @@ def response_of(answer: Answer, clip: Clip, work: Work) -> Any:
     response.dropped = sorted(answer.dropped)
     response.dropped_reasons = [answer.dropped[name] for name in sorted(answer.dropped)]
     return response
-
-
-def _scores(rows: Sequence[Mapping[str, float]]) -> list[msg.Score]:
-    names = sorted({name for row in rows for name in row})
-    return [msg.Score(scorer=name, weight=1.0, energies=[float(row.get(name, math.nan)) for row in rows]) for name in names]
 
 
 def _image(clip: Clip, frame: int) -> Image:
