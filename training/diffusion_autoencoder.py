@@ -1,6 +1,6 @@
 """Train the autoencoder of the latent diffusion model: 64 x 64 pictures <-> 16 x 16 latents of four channels.
 
-    python -m training.diffusion_autoencoder --data training/diffusion_data --work /tmp/autoencoder --minutes 40 \\
+    python -m training.diffusion_autoencoder --data training/diffusion_data --work runs/autoencoder --device cuda --seconds 150 \\
         --out pcm_ros/models/weights/diffusion/vae
 
 diffusers' AutoencoderTiny (the architecture of TAESD, github.com/madebyollin/taesd): plain dense 3x3 convolutions without normalisation,
@@ -24,8 +24,8 @@ from pcm_ros.models.torchvision_shim import prepare_torchvision
 from training.diffusion_data import Progress, as_input, average_into, keep, pictures, rate, shards, shuffled
 
 CONFIG = {
-    "encoder_block_out_channels": (32, 32, 32),
-    "decoder_block_out_channels": (32, 32, 32),
+    "encoder_block_out_channels": (48, 48, 48),
+    "decoder_block_out_channels": (48, 48, 48),
     "num_encoder_blocks": (1, 1, 2),
     "num_decoder_blocks": (3, 2, 1),
     "latent_channels": 4,
@@ -35,7 +35,7 @@ NOISE = 0.08  # deviation of what is added to the latents, whose own is about 1
 
 def loss_of(network: torch.nn.Module, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss, and the mean absolute error of pixels (0..2 scale) in it. noise: (N, 4, 16, 16) standard normal."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         latents = network.encode(x).latents
         y = network.decode(latents + NOISE * noise).sample
     y, z = y.float(), latents.float()
@@ -49,7 +49,7 @@ def loss_of(network: torch.nn.Module, x: torch.Tensor, noise: torch.Tensor) -> t
 
 
 @torch.inference_mode()
-def evaluate(network: torch.nn.Module, rgb: np.ndarray) -> dict[str, float]:
+def evaluate(network: torch.nn.Module, rgb: torch.Tensor) -> dict[str, float]:
     """PSNR in dB and mean absolute error (0..255) of reconstructions of held-out pictures, deviation and mean of the latents."""
     squares, absolute, latents = [], [], []
     for start in range(0, len(rgb), 64):
@@ -74,33 +74,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("training/diffusion_data"))
     parser.add_argument("--work", type=Path, required=True, help="folder for state.pt and log.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for the result, in diffusers' format")
-    parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
+    parser.add_argument("--seconds", type=float, default=2400)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--shards", type=int, default=20, help="at most so many shards are read")
+    parser.add_argument("--shards", type=int, default=100, help="at most so many shards are read")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    device = torch.device(options.device)
     options.work.mkdir(parents=True, exist_ok=True)
     prepare_torchvision()
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(options.seed)
-    network = AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)
+    network = AutoencoderTiny(**CONFIG).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-4, fused=device.type == "cuda")
     step, seconds, state_file = 0, 0.0, options.work / "state.pt"
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step, seconds = state["step"], state["seconds"]
-    rgb = np.concatenate([pictures(path) for path in shards(options.data, "train")[: options.shards]])
-    held_out = pictures(shards(options.data, "test")[0])[:400]
-    rng = np.random.default_rng([options.seed, step])
-    noise = torch.Generator().manual_seed(options.seed + step)
-    progress, losses = Progress(options.work, options.minutes, seconds), []
+    rgb = torch.from_numpy(np.concatenate([pictures(path) for path in shards(options.data, "train")[: options.shards]])).to(device)
+    held_out = torch.from_numpy(pictures(shards(options.data, "test")[0])[:400]).to(device)
+    generator = torch.Generator(device).manual_seed(options.seed + step)
+    progress, losses = Progress(options.work, options.seconds, seconds), list[torch.Tensor]()
 
     def save() -> None:
         keep(
@@ -114,35 +115,39 @@ def main() -> None:
             },
         )
 
-    for rows in shuffled(rng, len(rgb), options.batch):
+    for rows in shuffled(generator, len(rgb), options.batch):
         if progress.share >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = rate(progress.share, step, options.rate)
         x = as_input(rgb[rows])
-        if rng.random() < 0.5:
-            x = x.flip(3)
-        loss, pixels = loss_of(network, x, torch.randn((len(x), 4, 16, 16), generator=noise))
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=device) < 0.5
+        x = torch.where(mirrored, x.flip(3), x).contiguous(memory_format=torch.channels_last)
+        loss, pixels = loss_of(network, x, torch.randn((len(x), 4, 16, 16), generator=generator, device=device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         step += 1
         average_into(average, network, step)
-        losses.append(float(pixels))
+        losses.append(pixels)
         if step % 100 == 0:
-            progress.log(step=step, absolute=round(float(np.mean(losses)) * 127.5, 3), rate=optimiser.param_groups[0]["lr"])
+            mean = float(torch.stack(losses).mean()) * 127.5
+            progress.log(step=step, absolute=round(mean, 3), rate=optimiser.param_groups[0]["lr"])
             losses.clear()
-        if step % 500 == 0:
+        if step % 1000 == 0:
             save()
             progress.log(step=step, held_out=evaluate(average, held_out))
     save()
     figures = evaluate(average, held_out)
     progress.log(step=step, held_out=figures, pictures=len(rgb))
     average.register_to_config(scaling_factor=1 / figures["latent_std"])
-    average.half().save_pretrained(options.out, safe_serialization=True)
+    average.half().cpu().save_pretrained(options.out, safe_serialization=True)
+    config = json.loads((options.out / "config.json").read_text())
+    config.pop("block_out_channels", None)  # the library writes it, and warns of it when it reads it
+    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (options.out / "held_out.json").write_text(
-        json.dumps({**figures, "steps": step, "pictures": len(rgb), "minutes": options.minutes, "seed": options.seed}) + "\n"
+        json.dumps({**figures, "steps": step, "pictures": len(rgb), "seconds": round(progress.seconds), "seed": options.seed}) + "\n"
     )
 
 

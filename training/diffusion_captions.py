@@ -1,27 +1,19 @@
-"""What the captioned pictures of the diffusion model say: relations read from where things stand, and their wordings.
+"""Captions of the pictures that the diffusion model learns from: relations that are clear, in varying wordings.
 
-The picture is seen from the front and from above: x points to the right in the picture, y away from the camera. A relation is put into
-words only where it is clear; where neither axis leads, a caption lists the things.
+A relation is put into words only where it is clear; where neither axis leads, a caption lists the things. All things are named.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from pcm_ros.sim.objects import HELD_OUT_PAIRS
+from pcm_ros.sim.pictures import Placed, relation
 from training.lexicon import COLOR_WORDS, KIND_WORDS
 
-KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck")
-MOST_OBJECTS = 3
-APART = 0.055  # metres along the leading axis from which on a relation is clear
-LEADS = 1.5  # times the distance along the other axis
 PLAIN = 0.8  # share of the captions that use the plain words of colours and kinds
-HELD_OUT_SETS = 12  # one in so many sets of two or three things is kept for testing
 
 WORDINGS = {
     "left": ("to the left of", "left of", "on the left of"),
@@ -34,45 +26,6 @@ WORDINGS = {
 PLURALS = {"box": "boxes", "brick": "bricks", "mug with a handle": "mugs with handles", "flask": "flasks"}
 NUMBERS = {2: "two", 3: "three"}
 ALONE = ("{}", "{}", "{}", "{} on a table", "a picture of {}", "one {}")
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A thing in a picture.
-
-    Attributes:
-        color, kind: words of COLORS and KINDS. x, y: metres on the table, x to the right, y away from the camera.
-        host: number of the thing in or on which it is, -1 = the table.
-    """
-
-    color: str
-    kind: str
-    x: float
-    y: float
-    host: int = -1
-
-
-def held_out(things: Sequence[tuple[str, str]]) -> bool:
-    """Whether pictures with exactly these (colour, kind) are kept for testing: one of HELD_OUT_PAIRS, or by a checksum of the set."""
-    if any(pair in HELD_OUT_PAIRS for pair in things):
-        return True
-    names = "+".join(sorted(f"{color} {kind}" for color, kind in things))
-    return len(things) > 1 and zlib.crc32(names.encode()) % HELD_OUT_SETS == 0
-
-
-def relation(a: int, b: int, things: Sequence[Placed]) -> str | None:
-    """How a stands to b: a key of WORDINGS, or None where that is not clear."""
-    first, second = things[a], things[b]
-    if first.host == b:
-        return "in" if second.kind in ("bowl", "mug") else "on"
-    if second.host == a or first.host >= 0 or second.host >= 0:
-        return None
-    dx, dy = first.x - second.x, first.y - second.y
-    if abs(dx) > max(APART, LEADS * abs(dy)):
-        return "right" if dx > 0 else "left"
-    if abs(dy) > max(APART, LEADS * abs(dx)):
-        return "behind" if dy > 0 else "front"
-    return None
 
 
 def _plural(noun: str) -> str:

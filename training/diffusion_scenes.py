@@ -1,162 +1,33 @@
-"""Render captioned pictures of one to three things on a table: the training data of the diffusion model.
+"""Render pictures of one to three things on a table: the training data of the diffusion model and of what judges its pictures.
 
-    python -m training.diffusion_scenes --out training/diffusion_data --pictures 30000 --seed 1
+    python -m training.diffusion_scenes --out training/diffusion_data --pictures 36000 --seed 1
 
-Seen from the front and from above by a camera that varies mildly, so that left, right, behind, in front and on are what they seem. Things
-that are made once serve PICTURES_A_WORLD pictures with new places and colours; they are drawn at twice the size and averaged. Each shard
-is a safetensors file (rgb (N, 64, 64, 3) uint8; truth (N, 3, 5) float32: kind, colour, x, y, host, kind -1 = none) and a .json beside it
-with two captions for each picture, written last: a shard with captions is whole. An interrupted run goes on where it was.
+Things that are made once serve PICTURES_A_WORLD pictures with new places and colours (`pcm_ros.sim.pictures`). Each shard is a safetensors
+file: rgb (N, 64, 64, 3) uint8; truth (N, 3, 5) float32: kind, colour, x, y, host, kind -1 = none. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 import pybullet
 from safetensors.numpy import save_file
 
-from pcm_ros.sim.appearance import COLORS, Light, load_texture, sample_shade
-from pcm_ros.sim.cameras import CameraSpec, render
-from pcm_ros.sim.objects import ObjectSpec, origin_height, spawn
-from training.diffusion_captions import KINDS, MOST_OBJECTS, Placed, caption, held_out
-
-SIZE = 64
-DRAWN = 128
-PICTURES_A_WORLD = 24
-CAPTIONS = 2
-AWAY = (0.0, -9.0, 0.0)  # behind the camera
-PROBABILITIES = (0.2, 0.18, 0.18, 0.14, 0.1, 0.08, 0.12)
-SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # larger than on the robot's table: 64 pixels must show them
-    "mug": ((0.036, 0.075, 0.85), (0.043, 0.095, 1.0)),
-    "bowl": ((0.058, 0.042, 0.45), (0.075, 0.058, 0.6)),
-    "block": ((0.050, 0.050, 0.050), (0.064, 0.064, 0.064)),
-    "can": ((0.029, 0.080), (0.036, 0.110)),
-    "bottle": ((0.028, 0.130, 0.011), (0.035, 0.165, 0.014)),
-    "plate": ((0.065, 0.015), (0.080, 0.020)),
-    "duck": ((0.095,), (0.115,)),
-}
-World = list[tuple[ObjectSpec, int, float]]  # thing, body, height of the body's origin above the underside
+from pcm_ros.sim.appearance import COLORS
+from pcm_ros.sim.pictures import KINDS, MOST_OBJECTS, PICTURES_A_WORLD, Placed, pictures
 
 
-def sample_thing(rng: np.random.Generator, kind: str) -> ObjectSpec:
-    """A thing of a kind; its colour is given to it in each picture anew."""
-    low, high = SIZES[kind]
-    dimensions = tuple(float(x) for x in rng.uniform(low, high))
-    return ObjectSpec(kind, sample_shade(rng, "train"), (dimensions[0],) * 3 if kind == "block" else dimensions)
-
-
-def build_world(client: int, rng: np.random.Generator) -> World:
-    """An empty table of a muted colour, and nine things of four kinds out of sight."""
-    pybullet.resetSimulation(physicsClientId=client)
-    look = pybullet.createVisualShape(pybullet.GEOM_BOX, halfExtents=[1.5, 1.5, 0.02], physicsClientId=client)
-    table = pybullet.createMultiBody(0, -1, look, [0, 0.5, -0.02], physicsClientId=client)
-    base = rng.uniform(0.35, 0.95) + rng.normal(0, 0.06, 3)
-    grain = cv2.resize(rng.random((16, 16, 1)).astype(np.float32), (64, 64), interpolation=cv2.INTER_CUBIC)[..., None]
-    surface = np.clip(base + rng.uniform(0, 0.08) * (grain - 0.5), 0.05, 1)
-    texture = load_texture(client, (surface * 255).astype(np.uint8))
-    pybullet.changeVisualShape(table, -1, textureUniqueId=texture, physicsClientId=client)
-    kinds = rng.choice(len(KINDS), 4, replace=False, p=PROBABILITIES)
-    world = []
-    for number in range(9):
-        spec = sample_thing(rng, KINDS[kinds[number % 4]])
-        body = spawn(client, spec, (0.0, 0.0), 0.0)
-        low, _ = pybullet.getAABB(body, physicsClientId=client)
-        duck = spec.kind == "duck"  # its origin is found by its bounding box, which pybullet widens a little
-        world.append((spec, body, 0.0005 - low[2] if duck else origin_height(spec)))
-    return world
-
-
-def sample_camera(rng: np.random.Generator) -> CameraSpec:
-    """From the front and from above, mildly varied."""
-    turn, elevation = np.radians(-90 + rng.normal(0, 2.5)), np.radians(rng.uniform(38, 48))
-    target = np.array([rng.normal(0, 0.006), 0.01 + rng.normal(0, 0.006), 0.03])
-    away = np.array([np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn), np.sin(elevation)])
-    eye = target + rng.uniform(0.65, 0.71) * away
-    return CameraSpec("camera", tuple(eye.tolist()), tuple(target.tolist()), DRAWN, DRAWN, 30.0)
-
-
-def sample_light(rng: np.random.Generator) -> Light:
-    """From above, behind the camera or beside it."""
-    direction = (float(rng.uniform(-0.7, 0.7)), float(rng.uniform(-0.8, 0.3)), 1.0)
-    tint = 1.0 - rng.uniform(0, 0.05, 3)
-    strength = float(rng.uniform(0.5, 0.65)), float(rng.uniform(0.3, 0.5))
-    return Light(direction, tuple(tint.tolist()), *strength, specular=0.05, shadow=bool(rng.random() < 0.3))
-
-
-def arrange(rng: np.random.Generator, world: World) -> list[tuple[int, Placed, float]] | None:
-    """(number in the world, thing as placed, underside) of one to three things, or None where a draw has no room for them."""
-    count = int(rng.choice((1, 2, 3), p=(0.25, 0.45, 0.30)))
-    twins = rng.random() < 0.2
-    chosen: list[int] = []
-    while len(chosen) < count:
-        number = int(rng.integers(len(world)))
-        if number in chosen or (chosen and (world[number][0].kind == world[chosen[0]][0].kind) != twins and rng.random() < 0.8):
-            continue
-        chosen.append(number)
-    colors = [COLORS[rng.integers(len(COLORS))] for _ in chosen]
-    if twins:
-        colors = [colors[0] if world[n][0].kind == world[chosen[0]][0].kind else color for n, color in zip(chosen, colors, strict=True)]
-    placed: list[tuple[int, Placed, float]] = []
-    for number, color in zip(chosen, colors, strict=True):
-        spec = world[number][0]
-        hosts = [
-            i
-            for i, (other, thing, _) in enumerate(placed)
-            if thing.host < 0
-            and (below := world[other][0]).kind in ("block", "can", "plate", "bowl")
-            and (below.flat_top or spec.radius < below.inner_radius)
-            and spec.radius < 0.062
-            and all(p.host != i for _, p, _ in placed)
-        ]
-        if hosts and rng.random() < 0.45:
-            host = hosts[int(rng.integers(len(hosts)))]
-            below, thing = world[placed[host][0]][0], placed[host][1]
-            underside = 0.012 if below.kind == "bowl" else 0.010 if below.kind == "plate" else below.height
-            placed.append((number, Placed(color, spec.kind, thing.x, thing.y, host), underside))
-            continue
-        for _ in range(40):
-            x, y = rng.uniform(-1, 1) * (0.160 - spec.radius), rng.uniform(-0.09, 0.12)
-            ground = [(world[n][0], p) for n, p, _ in placed if p.host < 0]
-            if all(np.hypot(x - p.x, y - p.y) > spec.radius + s.radius + 0.008 for s, p in ground) and all(
-                abs(x - p.x) > 0.05 or (y - p.y > 0) == (spec.height > 0.7 * s.height) or abs(y - p.y) > 0.12 for s, p in ground
-            ):  # what is in front must not hide what is behind
-                placed.append((number, Placed(color, spec.kind, float(x), float(y)), 0.0))
-                break
-        else:
-            return None
-    return placed
-
-
-def pictures(client: int, seed: int, world_number: int, split: str) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """PICTURES_A_WORLD times rgb (64, 64, 3) uint8, truth (3, 5) float32 and captions."""
-    rng = np.random.default_rng([seed, world_number, split == "test"])
-    world = build_world(client, rng)
-    made = 0
-    while made < PICTURES_A_WORLD:
-        placed = arrange(rng, world)
-        if placed is None or held_out([(thing.color, thing.kind) for _, thing, _ in placed]) != (split == "test"):
-            continue
-        for _, body, _ in world:
-            pybullet.resetBasePositionAndOrientation(body, AWAY, (0, 0, 0, 1), physicsClientId=client)
-        truth = np.full((MOST_OBJECTS, 5), -1, dtype=np.float32)
-        for row, (number, thing, underside) in enumerate(placed):
-            spec, body, above = world[number]
-            yaw = rng.uniform(0, 2 * np.pi)
-            turn = pybullet.getQuaternionFromEuler([np.pi / 2 if spec.kind == "duck" else 0, 0, yaw])
-            pybullet.resetBasePositionAndOrientation(body, (thing.x, thing.y, underside + above), turn, physicsClientId=client)
-            shade = sample_shade(rng, split, thing.color)
-            pybullet.changeVisualShape(body, -1, rgbaColor=[*shade.rgb, 1], physicsClientId=client)
-            truth[row] = (KINDS.index(spec.kind), COLORS.index(thing.color), thing.x, thing.y, thing.host)
-        view, _ = render(client, sample_camera(rng), sample_light(rng))
-        rgb = cv2.resize(view.rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-        yield rgb, truth, [caption(rng, [thing for _, thing, _ in placed]) for _ in range(CAPTIONS)]
-        made += 1
+def as_truth(things: Sequence[Placed]) -> npt.NDArray[np.float32]:
+    """(3, 5) of the things of a picture; see above."""
+    truth = np.full((MOST_OBJECTS, 5), -1, dtype=np.float32)
+    for row, thing in enumerate(things):
+        truth[row] = (KINDS.index(thing.kind), COLORS.index(thing.color), thing.x, thing.y, thing.host)
+    return truth
 
 
 def main() -> None:
@@ -172,7 +43,7 @@ def main() -> None:
     start, made = time.time(), 0
     for shard in range(shards):
         path = options.out / f"{options.split}-{options.seed:03d}-{shard:04d}.safetensors"
-        if path.with_suffix(".json").exists():
+        if path.exists():
             continue
         client = pybullet.connect(pybullet.DIRECT)  # a fresh one: textures of old worlds are not freed otherwise
         rows = [
@@ -181,10 +52,9 @@ def main() -> None:
             for row in pictures(client, options.seed, world, options.split)
         ]
         pybullet.disconnect(client)
-        save_file({"rgb": np.stack([row[0] for row in rows]), "truth": np.stack([row[1] for row in rows])}, path)
-        whole = path.with_suffix(".part")
-        whole.write_text(json.dumps([row[2] for row in rows]))
-        whole.rename(path.with_suffix(".json"))
+        part = path.with_suffix(".part")
+        save_file({"rgb": np.stack([rgb for rgb, _ in rows]), "truth": np.stack([as_truth(things) for _, things in rows])}, part)
+        part.rename(path)
         made += len(rows)
         print(f"{path.name}: {len(rows)} pictures, {made / (time.time() - start):.1f} pictures/s", flush=True)
 

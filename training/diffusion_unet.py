@@ -1,11 +1,11 @@
 """Train the denoiser of the embedded latent diffusion model, conditioned on MiniLM's token states by cross-attention.
 
     python -m training.diffusion_unet --data training/diffusion_data --autoencoder pcm_ros/models/weights/diffusion/vae \\
-        --work /tmp/unet --minutes 180 --out pcm_ros/models/weights/diffusion
+        --work runs/unet --device cuda --seconds 400 --out pcm_ros/models/weights/diffusion
 
 v-prediction (Salimans & Ho, arXiv 2202.00512) with min-SNR weights (Hang et al., arXiv 2303.09556, gamma 5), cosine schedule (Nichol &
 Dhariwal, arXiv 2102.09672), captions left out of DROPPED of the rows for classifier-free guidance (Ho & Salimans, arXiv 2207.12598),
-average of the weights. Latents and token states are computed once, into <work>. A killed run goes on from <work>/state.pt.
+average of the weights. Latents and token states are computed once and stay on the device. A killed run goes on from <work>/state.pt.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcm_ros.models.diffusion import TOKENS, SentenceTokens
+from pcm_ros.models.diffusion import SentenceTokens
 from pcm_ros.models.sentence import DIMENSIONS
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 from training.card import write_card
-from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, rate, shards, shuffled
+from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, rate, shards, shuffled, truths
 
-# Most work is done at 8 x 8 and 4 x 4: at 16 x 16 there are 32 channels and no attention, which would cost most there.
+# Most work is done at 8 x 8 and 4 x 4: at 16 x 16 there are 64 channels and no attention, which would cost most there.
 CONFIG = {
     "sample_size": 16,
     "in_channels": 4,
     "out_channels": 4,
-    "block_out_channels": (32, 128, 192),
-    "layers_per_block": 1,
+    "block_out_channels": (64, 128, 224),
+    "layers_per_block": 2,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -61,62 +61,53 @@ GAMMA = 5.0
 
 
 class Latents:
-    """Latents and token states of one split, computed once and kept in a folder.
+    """Latents and token states of one split, on a device.
 
     Attributes:
-        latents: (N, 4, 16, 16) float16. texts: (N, C) int32, rows of the captions of each picture.
-        start: (T + 1,) int64, where the token states of each text begin in `tokens` (memory map (sum of lengths, 384) float16).
+        latents: (M, N, 4, 16, 16) float16, of N pictures and, where M is 2, of their mirror images.
+        texts: (M, N, C) int64, rows of `tokens`: captions of each. tokens: (T, 32, 384) float16. mask: (T, 32) bool. The last is of "".
     """
 
-    def __init__(self, folder: Path, data: Path, split: str, autoencoder: Path, most: int, text_encoder: SentenceTokens) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "done").exists():
-            _prepare(folder, shards(data, split)[:most], autoencoder, text_encoder)
-        self.latents = torch.from_numpy(np.load(folder / "latents.npy"))
-        self.texts, self.start = np.load(folder / "texts.npy"), np.load(folder / "start.npy")
-        self._tokens = np.memmap(folder / "tokens.f16", np.float16, "r", shape=(int(self.start[-1]), DIMENSIONS))
-        empty, self._empty_mask = text_encoder.encode([""])
-        self._empty = empty[0]
+    def __init__(
+        self,
+        data: Path,
+        split: str,
+        autoencoder: Path,
+        text_encoder: SentenceTokens,
+        device: torch.device,
+        most: int,
+        count: int = 3,
+        mirrored: bool = True,
+    ) -> None:
+        from diffusers import AutoencoderTiny
+
+        paths = shards(data, split)[:most]
+        rng, mirrors = np.random.default_rng(len(paths)), (False, True)[: 1 + mirrored]
+        said = [[texts for path in paths for texts in captions(truths(path), count, rng, mirror)] for mirror in mirrors]
+        unique = {text: row for row, text in enumerate(sorted({t for part in said for texts in part for t in texts}, key=len))}
+        every = [*unique, ""]
+        encoded = [text_encoder.encode(every[start : start + 1024]) for start in range(0, len(every), 1024)]
+        self.tokens = torch.cat([states.half() for states, _ in encoded])
+        self.mask = torch.cat([mask for _, mask in encoded])
+        self.texts = torch.tensor([[[unique[text] for text in texts] for texts in part] for part in said], device=device)
+        network = AutoencoderTiny.from_pretrained(autoencoder, torch_dtype=torch.float32).eval().to(device)
+        coded: list[list[torch.Tensor]] = [[] for _ in mirrors]
+        with torch.inference_mode():
+            for path in paths:
+                for rgb in torch.from_numpy(pictures(path)).split(200):
+                    x = as_input(rgb.to(device))
+                    for part, mirror in zip(coded, mirrors, strict=True):
+                        part.append((network.encode(x.flip(3) if mirror else x).latents * network.config.scaling_factor).half())
+        self.latents = torch.stack([torch.cat(part) for part in coded])
+        print(f"{split}: {len(self)} pictures, {len(unique)} texts", flush=True)
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return self.latents.shape[1]
 
-    def conditions(self, texts: np.ndarray, dropped: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 32, 384) float32 token states and (B, 32) bool of these texts (B,), of the empty text where `dropped`."""
-        states = torch.zeros((len(texts), TOKENS, DIMENSIONS))
-        mask = torch.zeros((len(texts), TOKENS), dtype=torch.bool)
-        for row, (text, drop) in enumerate(zip(texts, dropped, strict=True)):
-            if drop:
-                states[row], mask[row] = self._empty, self._empty_mask[0]
-                continue
-            part = np.asarray(self._tokens[self.start[text] : self.start[text + 1]], dtype=np.float32)
-            states[row, : len(part)], mask[row, : len(part)] = torch.from_numpy(part), True
-        return states, mask
-
-
-@torch.inference_mode()
-def _prepare(folder: Path, paths: list[Path], autoencoder: Path, text_encoder: SentenceTokens) -> None:
-    from diffusers import AutoencoderTiny
-
-    network = AutoencoderTiny.from_pretrained(autoencoder, torch_dtype=torch.float32).eval()
-    latents, said = [], []
-    for path in paths:
-        for part in np.array_split(pictures(path), 12):
-            coded = network.encode(as_input(part)).latents * network.config.scaling_factor
-            latents.append(coded.half().numpy())
-        said += captions(path)
-    unique = {text: number for number, text in enumerate(sorted({text for texts in said for text in texts}, key=lambda t: (len(t), t)))}
-    lengths, every = [0], list(unique)
-    with (folder / "tokens.f16").open("wb") as file:
-        for start in range(0, len(every), 128):
-            states, mask = text_encoder.encode(every[start : start + 128])
-            file.write(states[mask].half().numpy().tobytes())  # row by row, without the padding
-            lengths.extend(mask.sum(dim=1).tolist())
-    np.save(folder / "latents.npy", np.concatenate(latents))
-    np.save(folder / "texts.npy", np.array([[unique[text] for text in texts] for texts in said], dtype=np.int32))
-    np.save(folder / "start.npy", np.cumsum(lengths))
-    (folder / "done").write_text(json.dumps({"pictures": len(said), "texts": len(unique)}))
-    print(f"{folder}: {len(said)} pictures, {len(unique)} texts", flush=True)
+    def conditions(self, texts: torch.Tensor, dropped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 32, 384) float32 token states and (B, 32) bool of these texts (B,), of the empty text where `dropped` (B,) bool."""
+        rows = texts.masked_fill(dropped, len(self.tokens) - 1)
+        return self.tokens[rows].float(), self.mask[rows]
 
 
 def loss_of(
@@ -130,27 +121,26 @@ def loss_of(
     """(B,) weighted squared error of v for clean latents x (B, 4, 16, 16) at timesteps (B,)."""
     a = alphas[steps][:, None, None, None]
     noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         v = network(noisy, steps, encoder_hidden_states=condition[0], encoder_attention_mask=condition[1]).sample
     error = (v.float() - (a.sqrt() * noise - (1 - a).sqrt() * x)).square().mean(dim=(1, 2, 3))
     ratio = a.flatten() / (1 - a.flatten())
-    return error * torch.minimum(ratio, torch.tensor(GAMMA)) / (ratio + 1) * 2
+    return error * ratio.clamp_max(GAMMA) / (ratio + 1) * 2
 
 
 @torch.inference_mode()
 def evaluate(network: torch.nn.Module, alphas: torch.Tensor, held_out: Latents, count: int = 512) -> dict[str, float]:
     """Weighted and plain error of v on pictures of held-out sets and shades; noise and timesteps are always the same."""
-    generator, rng = torch.Generator().manual_seed(5), np.random.default_rng(5)
-    rows = np.sort(rng.permutation(len(held_out))[:count])
+    generator = torch.Generator().manual_seed(5)
+    device = held_out.latents.device
     weighted = []
-    for start in range(0, len(rows), 64):
-        part = rows[start : start + 64]
-        x = held_out.latents[torch.from_numpy(part)].float()
-        noise = torch.randn(x.shape, generator=generator)
-        steps = torch.randint(0, len(alphas), (len(part),), generator=generator)
-        condition = held_out.conditions(held_out.texts[part, 0], np.zeros(len(part), dtype=bool))
+    for rows in torch.randperm(len(held_out), generator=generator)[:count].split(64):
+        x = held_out.latents[0, rows.to(device)].float()
+        noise = torch.randn(x.shape, generator=generator).to(device)
+        steps = torch.randint(0, len(alphas), (len(rows),), generator=generator).to(device)
+        condition = held_out.conditions(held_out.texts[0, rows.to(device), 0], torch.zeros(len(rows), dtype=torch.bool, device=device))
         weighted.append(loss_of(network, alphas, x, noise, steps, condition))
-    return {"loss": round(float(torch.cat(weighted).mean()), 5), "n": len(rows)}
+    return {"loss": round(float(torch.cat(weighted).mean()), 5), "n": min(count, len(held_out))}
 
 
 def save(network: torch.nn.Module, autoencoder: Path, out: Path) -> None:
@@ -159,7 +149,7 @@ def save(network: torch.nn.Module, autoencoder: Path, out: Path) -> None:
 
     from diffusers import DDIMScheduler
 
-    half = copy.deepcopy(network).half()
+    half = copy.deepcopy(network).half().cpu()
     half.save_pretrained(out / "unet", safe_serialization=True)
     if autoencoder.resolve() != (out / "vae").resolve():
         shutil.copytree(autoencoder, out / "vae", dirs_exist_ok=True)
@@ -170,7 +160,8 @@ def save(network: torch.nn.Module, autoencoder: Path, out: Path) -> None:
 def describe(out: Path, figures: dict[str, float], training: dict[str, float]) -> None:
     """The model card, beside the folder."""
     weights = out / "unet" / "diffusion_pytorch_model.safetensors"
-    command = f"python -m training.diffusion_unet --minutes {training['minutes']:g} --seed {training['seed']}"
+    options = " ".join(f"--{key} {training[key]:g}" for key in ("seconds", "batch", "seed"))
+    command = f"python -m training.diffusion_unet --device cuda {options}"
     autoencoder = out / "vae" / "held_out.json"
     held_out = {"v_loss": figures, "autoencoder": json.loads(autoencoder.read_text()) if autoencoder.exists() else {}}
     made = write_card(weights, "diffusion", "latent diffusion, see training/diffusion_unet.py", command, held_out, training, DATA, LIMITS)
@@ -185,53 +176,56 @@ def main() -> None:
     parser.add_argument("--autoencoder", type=Path, required=True, help="folder that training/diffusion_autoencoder.py wrote")
     parser.add_argument("--work", type=Path, required=True, help="folder for latents, state.pt and log.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for the whole model, in diffusers' format")
-    parser.add_argument("--minutes", type=float, default=180)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
+    parser.add_argument("--seconds", type=float, default=10800, help="granted, from when latents and token states are there")
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--shards", type=int, default=30, help="at most so many shards are read")
+    parser.add_argument("--shards", type=int, default=100, help="at most so many shards are read")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    device = torch.device(options.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     options.work.mkdir(parents=True, exist_ok=True)
     prepare_torchvision()
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    text_encoder = SentenceTokens()
-    data = Latents(options.work / "train", options.data, "train", options.autoencoder, options.shards, text_encoder)
-    held_out = Latents(options.work / "test", options.data, "test", options.autoencoder, 1, text_encoder)
-    alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod.float()
+    text_encoder = SentenceTokens(device)
+    data = Latents(options.data, "train", options.autoencoder, text_encoder, device, options.shards)
+    held_out = Latents(options.data, "test", options.autoencoder, text_encoder, device, 1, count=1, mirrored=False)
+    alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod.float().to(device)
     torch.manual_seed(options.seed)
-    network = UNet2DConditionModel(**CONFIG).to(memory_format=torch.channels_last)
+    network = UNet2DConditionModel(**CONFIG).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.01, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.01, betas=(0.9, 0.99), fused=device.type == "cuda")
     step, seconds, state_file = 0, 0.0, options.work / "state.pt"
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step, seconds = state["step"], state["seconds"]
-    rng = np.random.default_rng([options.seed, step])
-    generator = torch.Generator().manual_seed(options.seed + step)
-    progress, losses, saved = Progress(options.work, options.minutes, seconds), [], 0.0
+    generator = torch.Generator(device).manual_seed(options.seed + step)
+    progress, losses, shown = Progress(options.work, options.seconds, seconds), list[torch.Tensor](), 0.0
     progress.log(step=step, parameters=sum(p.numel() for p in network.parameters()), pictures=len(data))
 
     def store() -> None:
         state = {"network": network.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
         keep(state_file, {**state, "step": step, "seconds": progress.seconds})
 
-    for rows in shuffled(rng, len(data), options.batch):
+    for rows in shuffled(generator, len(data), options.batch):
         if progress.share >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = rate(progress.share, step, options.rate)
-        x = data.latents[torch.from_numpy(rows)].float()
+        draw = torch.rand(4, len(rows), generator=generator, device=device)
+        mirrored, said = (draw[0] < 0.5).long(), (draw[1] * data.texts.shape[2]).long()
+        x = data.latents[mirrored, rows].float()
         # one timestep from each of `batch` slices of the schedule: less noisy a gradient than independent ones
-        slices = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
+        slices = (torch.arange(len(x), device=device) + draw[2]) / len(x)
         steps = (slices * len(alphas)).long().clamp_max(len(alphas) - 1)
-        noise = torch.randn(x.shape, generator=generator)
-        said = data.texts[rows, rng.integers(data.texts.shape[1], size=len(rows))]
-        condition = data.conditions(said, rng.random(len(rows)) < DROPPED)
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        condition = data.conditions(data.texts[mirrored, rows, said], draw[3] < DROPPED)
         loss = loss_of(network, alphas, x, noise, steps, condition).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -239,12 +233,13 @@ def main() -> None:
         optimiser.step()
         step += 1
         average_into(average, network, step)
-        losses.append(float(loss.detach()))
-        if step % 50 == 0:
-            progress.log(step=step, loss=round(float(np.mean(losses)), 5), rate=round(optimiser.param_groups[0]["lr"], 7))
+        losses.append(loss.detach())
+        if step % 100 == 0:
+            mean = float(torch.stack(losses).mean())
+            progress.log(step=step, loss=round(mean, 5), rate=round(optimiser.param_groups[0]["lr"], 7))
             losses.clear()
-        if step % 500 == 0 or progress.seconds - saved > 600:
-            saved = progress.seconds
+        if progress.seconds - shown > 0.2 * options.seconds:
+            shown = progress.seconds
             store()
             progress.log(step=step, held_out=evaluate(average, alphas, held_out))
             save(average, options.autoencoder, options.out)
@@ -252,8 +247,14 @@ def main() -> None:
     figures = evaluate(average, alphas, held_out)
     progress.log(step=step, held_out=figures)
     save(average, options.autoencoder, options.out)
-    summary = {**figures, "steps": step, "batch": options.batch, "pictures": len(data), "minutes": options.minutes, "seed": options.seed}
-    (options.out / "held_out.json").write_text(json.dumps(summary) + "\n")
+    summary = {
+        **figures,
+        "steps": step,
+        "batch": options.batch,
+        "pictures": len(data),
+        "seconds": round(progress.seconds),
+        "seed": options.seed,
+    }
     describe(options.out, figures, summary)
 
 
