@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pcm_ros.consensus import Batch
-from pcm_ros.models.language import LanguageModel, embedded_language_model, load_causal
+from pcm_ros.models.language import LanguageModel, embedded_language_model, load_causal, round_weights
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
-from training.maths_adapter import fitting, steps_of_epoch
-from training.maths_labels import Sampled, beginnings, held_out_figures, sampled, stopped
+from training.maths_adapter import MICRO, fitting, steps_of_epoch
+from training.maths_labels import Sampled, held_out_figures, sampled, shares_right, stopped
 from training.maths_samples import right
 from training.maths_sentence_verifier import DATA
 
@@ -47,55 +47,101 @@ class Labelled:
     targets: tuple[float, ...]
 
 
-def labelled(tokenizer: Any, problem: Sampled, early: float, rng: np.random.Generator, most: int) -> list[Labelled]:
-    """The samples of a problem, and a share `early` of them cut after a step, with the result there as the answer."""
-    shares = {beginning.text: beginning.right for beginning in beginnings(problem)}
-    head = tokenizer(prompt(problem.question), add_special_tokens=False)["input_ids"]
+def labelled(problem: Sampled, encoded: Callable[[str], list[int]], early: float, rng: np.random.Generator, most: int) -> list[Labelled]:
+    """The samples of a problem, and a share `early` of them cut after a step, with the result there as the answer.
+
+    Args:
+        encoded: the tokens of a prompt or of a line. most: tokens; longer ones are left out.
+    """
+    shares = shares_right(problem)
+    head = encoded(prompt(problem.question))
     nothing = float("nan")
-
-    def whole(text: str, last_only: float | None) -> Labelled | None:
-        ids, targets, so_far = list(head), [nothing] * len(head), ""
-        lines = text.splitlines(keepends=True)
-        for line in lines:
-            so_far += line
-            piece = tokenizer(line, add_special_tokens=False)["input_ids"]
-            ids += piece
-            if last_only is None:
-                targets += [shares[so_far]] * len(piece)
-            else:
-                targets += [last_only if so_far == text else nothing] * len(piece)
-        return Labelled(tuple(ids), tuple(targets)) if len(ids) <= most else None
-
     found = []
     for text, _, _ in problem.samples:
-        found.append(whole(text, None))
         lines = text.splitlines(keepends=True)
+        pieces = [encoded(line) for line in lines]
+        targets, so_far = [nothing] * len(head), ""
+        for line, piece in zip(lines, pieces, strict=True):
+            so_far += line
+            targets += [shares[so_far][0]] * len(piece)
+        found.append(Labelled((*head, *itertools.chain(*pieces)), tuple(targets)))
         if rng.random() < early and len(lines) > 2:
-            cut = stopped("".join(lines[: int(rng.integers(1, len(lines) - 1))]))
-            if cut is not None:
-                found.append(whole(cut, float(right(cut, problem.answer))))
-    return [example for example in found if example is not None]
+            kept = int(rng.integers(1, len(lines) - 1))
+            before = "".join(lines[:kept])
+            if (cut := stopped(before)) is not None:
+                last = encoded(cut[len(before) :])
+                ids = (*head, *itertools.chain(*pieces[:kept]), *last)
+                ahead = (nothing,) * (len(ids) - len(last))
+                found.append(Labelled(ids, ahead + (float(right(cut, problem.answer)),) * len(last)))
+    return [example for example in found if len(example.ids) <= most]
 
 
-def padded(examples: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
-    """(B, T) ids and targets."""
+def whole(problem: Sampled, encoded: Callable[[str], list[int]]) -> list[Labelled]:
+    """The samples of a problem in their order, judged at their last token only."""
+    head = encoded(prompt(problem.question))
+    found = []
+    for text, _, good in problem.samples:
+        ids = (*head, *itertools.chain(*(encoded(line) for line in text.splitlines(keepends=True))))
+        found.append(Labelled(ids, (float("nan"),) * (len(ids) - 1) + (float(good),)))
+    return found
+
+
+def line_tokens(tokenizer: Any, problems: Sequence[Sampled]) -> Callable[[str], list[int]]:
+    """The tokens of prompts and lines: of all that these problems hold made at once, of others when they are met."""
+    texts = {prompt(problem.question) for problem in problems}
+    texts |= {line for problem in problems for text, _, _ in problem.samples for line in text.splitlines(keepends=True)}
+    ordered = sorted(texts)
+    known = dict(zip(ordered, tokenizer(ordered, add_special_tokens=False)["input_ids"], strict=True)) if ordered else {}
+
+    def encoded(text: str) -> list[int]:
+        if text not in known:
+            known[text] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return known[text]
+
+    return encoded
+
+
+def padded(examples: Sequence[Labelled]) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T) ids, the N places among the B * T states that are judged, and their (N,) float32 targets; all on the processor."""
     longest = max(len(example.ids) for example in examples)
-    ids = torch.tensor([[*example.ids, *[0] * (longest - len(example.ids))] for example in examples])
-    targets = torch.tensor([[*example.targets, *[float("nan")] * (longest - len(example.ids))] for example in examples])
-    return ids, targets
+    ids = np.zeros((len(examples), longest), dtype=np.int64)
+    targets = np.full((len(examples), longest), np.nan, dtype=np.float32)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = example.ids
+        targets[row, : len(example.ids)] = example.targets
+    places = np.flatnonzero(~np.isnan(targets))
+    return torch.from_numpy(ids), torch.from_numpy(places), torch.from_numpy(targets.reshape(-1)[places])
 
 
-def summed_loss(model: Any, head: nn.Linear, ids: Tensor, targets: Tensor) -> Tensor:
-    """Sum over judged tokens of the binary cross-entropy, nats."""
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    judged = ~targets.isnan()
-    return functional.binary_cross_entropy_with_logits(head(states[judged].float()).squeeze(1), targets[judged], reduction="sum")
+def judgements(model: Any, head: nn.Linear, ids: Tensor, places: Tensor) -> Tensor:
+    """(N,) float32 log-odds that the solution is right, at these places."""
+    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+    return head(states[places].float()).squeeze(1)
 
 
-def evaluated(adapter: Path, weights: Path, problems: list[Sampled]) -> dict[str, float]:
+@torch.inference_mode()
+def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
+    """`held_out_figures` of these problems, computed in batches on the model's device."""
+    examples = [
+        (problem.number, text, example)
+        for problem in problems
+        for (text, _, _), example in zip(problem.samples, whole(problem, encoded), strict=True)
+    ]
+    examples.sort(key=lambda entry: len(entry[2].ids))
+    energies: dict[tuple[int, str], float] = {}
+    group = MICRO if model.device.type == "cpu" else 64
+    for start in range(0, len(examples), group):
+        part = examples[start : start + group]
+        ids, places, _ = padded([example for _, _, example in part])
+        found = functional.softplus(-judgements(model, head, ids.to(model.device), places.to(model.device))).tolist()
+        energies |= {(number, text): energy for (number, text, _), energy in zip(part, found, strict=True)}
+    return held_out_figures(energies, problems)
+
+
+def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
     """Figures on held-out problems, by the scorer that the product uses."""
-    scorer = HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), weights)
-    energies = {}
+    scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), weights)
+    energies: dict[tuple[int, str], float] = {}
     for problem in problems:
         texts = [text for text, _, _ in problem.samples]
         count = len(texts)
@@ -110,6 +156,12 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="made by training/maths_samples.py")
     parser.add_argument("--adapter", type=Path, required=True, help="the generator's")
     parser.add_argument("--work", type=Path, required=True, help="folder of the state, the log and maths-hidden-verifier.safetensors")
+    parser.add_argument("--model", type=Path, default=None, help="folder in transformers' format; default: the embedded model")
+    parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall-clock time: ends by then, the rate falls accordingly")
+    parser.add_argument("--per-step", type=int, default=16, help="sequences of an optimiser step")
+    parser.add_argument("--evaluate-only", action="store_true", help="take the weights in --work, measure, and write the card")
+    parser.add_argument("--no-evaluation", action="store_true", help="leave that out, for a later --evaluate-only")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--layers", type=int, default=12, help="upper layers that are tuned")
     parser.add_argument("--rank", type=int, default=8)
@@ -119,29 +171,41 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=300, help="seconds")
     options = parser.parse_args()
+    begun = time.time()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load_causal(embedded_language_model(), torch.float32, attention="eager")
+    weights = options.work / "maths-hidden-verifier.safetensors"
+    problems = sampled(options.samples)
+    if options.evaluate_only:
+        describe(options, weights, problems)
+        return
+    device = torch.device(options.device)
+    attention = "eager" if device.type == "cpu" else "sdpa"
+    model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32, attention=attention)
     merge_adapter(model, options.adapter)
-    model.to(torch.bfloat16)
+    round_weights(model, torch.bfloat16)
     layers = int(model.config.num_hidden_layers)
     upper = "|".join(str(layer) for layer in range(max(0, layers - options.layers), layers))
     add_low_rank(model, options.rank, 2.0 * options.rank, within=rf"\.layers\.({upper})\.")
-    head = nn.Linear(int(model.config.hidden_size), 1)
+    model.to(device)
+    head = nn.Linear(int(model.config.hidden_size), 1).to(device)
     nn.init.zeros_(head.weight)
     trained = {f"{name}.{part}": getattr(layer, part) for name, layer in low_rank_layers(model) for part in ("down", "up")}
     trained |= {f"head.{name}": parameter for name, parameter in head.named_parameters()}
-    optimiser = torch.optim.AdamW(trained.values(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    problems = sampled(options.samples)
+    optimiser = torch.optim.AdamW(trained.values(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     rng = np.random.default_rng([options.seed, 31])
     learnt = [problem for problem in problems if not problem.held_out]
-    examples = list(itertools.chain(*(labelled(tokenizer, problem, options.early, rng, options.longest) for problem in learnt)))
+    encoded = line_tokens(tokenizer, problems)
+    examples = list(itertools.chain(*(labelled(problem, encoded, options.early, rng, options.longest) for problem in learnt)))
     lengths = [len(example.ids) for example in examples]
     plan: list[list[list[int]]] = []
-    while len(plan) < options.epochs * (len(examples) // 64) * 4:
-        plan += steps_of_epoch(lengths, rng)
-    plan = plan[: max(1, round(options.epochs * (len(examples) // 64) * 4))]
+    group, micro = 4 * options.per_step, min(MICRO, options.per_step) if device.type == "cpu" else options.per_step
+    if len(examples) < group:
+        raise ValueError(f"{len(examples)} examples of {len(learnt)} problems; allowed: at least {group} ({options.per_step} a step)")
+    while len(plan) < options.epochs * (len(examples) // group) * 4:
+        plan += steps_of_epoch(lengths, rng, group, options.per_step, micro)
+    plan = plan[: max(1, round(options.epochs * (len(examples) // group) * 4))]
     print(f"{len(examples)} examples of {len(learnt)} problems, {len(plan)} steps, {sum(lengths)} tokens an epoch", flush=True)
     state, done, before = options.work / "state.safetensors", 0, 0.0
     if state.exists():
@@ -149,32 +213,42 @@ def main() -> None:
             done, before = json.loads(file.metadata()["position"])
             for name, parameter in trained.items():
                 parameter.data.copy_(file.get_tensor(name))
-                moments = {moment: file.get_tensor(f"{name}.{moment}") for moment in ("exp_avg", "exp_avg_sq")}
-                optimiser.state[parameter] = {"step": torch.tensor(float(done)), **moments}
-    weights = options.work / "maths-hidden-verifier.safetensors"
+                moments = {m: file.get_tensor(f"{name}.{m}").to(device) for m in ("exp_avg", "exp_avg_sq")}
+                optimiser.state[parameter] = {"step": torch.tensor(float(done), device=device), **moments}
     started = saved = time.time()
-    losses: list[float] = []
+    shown, halfway = 0.0, False
+    losses: list[Tensor] = []
     with (options.work / "log.jsonl").open("a") as log:
         for index in range(done, len(plan)):
-            for group in optimiser.param_groups:
-                group["lr"] = options.rate * min(1.0, (index + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * index / len(plan))))
-            batches = [padded(part) for micro in plan[index] for part in fitting([examples[row] for row in micro])]
-            judged = sum(int((~targets.isnan()).sum()) for _, targets in batches)
-            total = 0.0
-            for ids, targets in batches:
-                loss = summed_loss(model, head, ids, targets) / judged
+            progress = max(index / len(plan), (time.time() - begun) / options.seconds)
+            last = index + 1 == len(plan) or progress >= 1
+            rate = options.rate * min(1.0, (index + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+            for settings in optimiser.param_groups:
+                settings["lr"] = rate
+            batches = [padded(part) for rows in plan[index] for part in fitting([examples[row] for row in rows], device)]
+            judged = sum(len(targets) for _, _, targets in batches)
+            total = torch.zeros((), device=device)
+            for batch in batches:
+                ids, places, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
+                odds = judgements(model, head, ids, places)
+                loss = functional.binary_cross_entropy_with_logits(odds, targets, reduction="sum") / judged
                 loss.backward()
-                total += float(loss.detach())
+                total += loss.detach()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             losses.append(total)
             seconds = before + time.time() - started
-            if (index + 1) % 10 == 0:
-                entry = {"step": index + 1, "of": len(plan), "loss": round(float(np.mean(losses)), 4), "seconds": round(seconds)}
-                print(json.dumps(entry), file=log, flush=True)
+            if (index + 1) % 10 == 0 or last:
+                mean = float(torch.stack(losses).mean())
+                entry: dict[str, Any] = {"step": index + 1, "of": len(plan), "loss": round(mean, 4), "seconds": round(seconds, 1)}
                 losses.clear()
-            if time.time() - saved > options.save_every or index + 1 == len(plan):
+                print(json.dumps(entry), file=log, flush=True)
+                if last or time.time() - shown > 10:
+                    print(json.dumps(entry), flush=True)
+                    shown = time.time()
+            if time.time() - saved > options.save_every or last or (progress >= 0.6 and not halfway):
+                halfway = progress >= 0.6
                 tensors = {name: parameter.detach().contiguous() for name, parameter in trained.items()}
                 for name, parameter in trained.items():
                     tensors |= {f"{name}.{moment}": optimiser.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq")}
@@ -182,8 +256,21 @@ def main() -> None:
                 os.replace(state.with_suffix(".part"), state)
                 more = {"head.weight": head.weight.detach()[0].contiguous(), "head.bias": head.bias.detach()}
                 save_adapter(model, weights, more=more)
-                saved = time.time()
-    figures = evaluated(options.adapter, weights, [problem for problem in problems if problem.held_out])
+                done, before = index + 1, seconds
+                saved = started = time.time()
+            if last:
+                break
+    training = {"problems": len(learnt), "examples": len(examples), "steps": done, "seconds": round(before), "seed": options.seed}
+    (options.work / "training.json").write_text(json.dumps(training) + "\n")
+    held_out = [problem for problem in problems if problem.held_out]
+    print(f"held out, roughly (bfloat16, in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
+    if not options.no_evaluation:
+        describe(options, weights, problems)
+
+
+def describe(options: argparse.Namespace, weights: Path, problems: list[Sampled]) -> None:
+    """Measure the weights on held-out problems, as the product uses them, and write the card beside them."""
+    figures = evaluated(options.adapter, weights, [problem for problem in problems if problem.held_out], options.model)
     print(figures, flush=True)
     write_card(
         weights,
@@ -191,7 +278,7 @@ def main() -> None:
         f"SmolLM2-135M-Instruct, maths-adapter, low-rank adapter (rank {options.rank}) of the upper {options.layers} layers, linear head",
         f"python -m training.maths_hidden_verifier --samples SAMPLES --adapter ADAPTER --work WORK --epochs {options.epochs}",
         figures,
-        {"problems": len(learnt), "examples": len(examples), "steps": len(plan), "seed": options.seed},
+        json.loads((options.work / "training.json").read_text()),
         DATA,
         "Word problems like GSM8K's, in steps as the generator writes them. A small model: it misses what needs knowledge of the world.",
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcm_ros.tasks.mathematics.arithmetic import equations, written_number
-from pcm_ros.tasks.mathematics.notation import ANSWER
+from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, equations, evaluate, written_number
+from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION
 from training.maths_samples import right
 
 
@@ -56,12 +56,17 @@ def sampled(path: Path) -> list[Sampled]:
 
 def stopped(text: str) -> str | None:
     """A partial solution with its last result as the answer, as the generator proposes it; None if it has none."""
-    results = [equation.stated for equation in equations(text) if equation.stated is not None]
+    for _, result in reversed(EQUATION.findall(text)):  # most often the last one has a value, and no other need be read
+        try:
+            return f"{text}{ANSWER}{written_number(evaluate(result))}"
+        except NoArithmetic:
+            continue
+    results = [] if EQUATION.search(text) else [equation.stated for equation in equations(text) if equation.stated is not None]
     return f"{text}{ANSWER}{written_number(results[-1])}" if results else None
 
 
-def beginnings(problem: Sampled) -> Iterator[Beginning]:
-    """Every beginning of the samples once, and each with "the answer is what we have" behind it."""
+def shares_right(problem: Sampled) -> dict[str, tuple[float, int]]:
+    """Every beginning of the samples, in whole lines: the share of the samples that begin so that were right, and how many these are."""
     tally: dict[str, list[int]] = {}
     for text, count, good in problem.samples:
         lines = text.splitlines(keepends=True)
@@ -69,9 +74,15 @@ def beginnings(problem: Sampled) -> Iterator[Beginning]:
             counts = tally.setdefault("".join(lines[:end]), [0, 0])
             counts[0] += count
             counts[1] += count * good
-    for text, (count, good) in tally.items():
+    return {text: (good / count, count) for text, (count, good) in tally.items()}
+
+
+def beginnings(problem: Sampled) -> Iterator[Beginning]:
+    """Every beginning of the samples once, and each with "the answer is what we have" behind it."""
+    tally = shares_right(problem)
+    for text, (share, count) in tally.items():
         complete = text.splitlines()[-1].startswith(ANSWER.strip())
-        yield Beginning(problem.number, problem.question, text, good / count, count, complete)
+        yield Beginning(problem.number, problem.question, text, share, count, complete)
         if not complete and (early := stopped(text)) is not None and early not in tally:
             yield Beginning(problem.number, problem.question, early, float(right(early, problem.answer)), count, True)
 

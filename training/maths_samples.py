@@ -3,8 +3,8 @@
     python -m training.maths_samples --data gsm8k/train.jsonl --adapter runs/maths/adapter.safetensors --out runs/maths/samples.jsonl
 
 One line of JSON for each problem: where it comes from, the question, the answer, and the distinct samples with how often each was drawn.
-Problems come in a fixed order: first those that the adapter was not trained on, then the others of GSM8K's train split mixed with
-generated ones. The same command goes on behind the last whole line.
+Problems are begun in a fixed order, so that the first ones are a fair sample: those that the adapter was not trained on, then the others of
+GSM8K's train split mixed with generated ones. The same command goes on with the problems that the file does not hold yet.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import argparse
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from pcm_ros.consensus import mixed_seed
-from pcm_ros.models.language import LanguageModel
-from pcm_ros.tasks.mathematics.arithmetic import calculator, evaluate, final_answer
+from pcm_ros.models.language import embedded_language_model, load_causal, round_weights
+from pcm_ros.models.low_rank import merge_adapter
+from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from training.maths_adapter import HELD_OUT
+from training.maths_drawing import Drawing, Solutions
 from training.maths_problems import make_problem
-
-MOST_STEPS = 10
-LONGEST_STEP = 80
 
 
 @dataclass(frozen=True)
@@ -44,51 +45,22 @@ class Labelled:
     held_out: bool
 
 
-def problems(path: Path, generated: float, seed: int) -> Iterator[Labelled]:
-    """All problems in their order; `generated` = share of generated ones."""
+def problems(path: Path, generated: float, seed: int, held_out: int = HELD_OUT) -> Iterator[Labelled]:
+    """All problems in their order; `generated` = share of generated ones, `held_out` = how many of the file's last ones come first."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     recorded = [
         Labelled("gsm8k", row, line["question"], line["answer"].rpartition("####")[2].strip(), False) for row, line in enumerate(lines)
     ]
     rng = np.random.default_rng([seed, 4242])
-    order = [*range(len(recorded) - HELD_OUT, len(recorded)), *rng.permutation(len(recorded) - HELD_OUT).tolist()]
+    learnt = len(recorded) - held_out
+    order = [*range(learnt, len(recorded)), *rng.permutation(learnt).tolist()]
     made = 0
     for place, row in enumerate(order):
         while made < (place + 1) * generated / (1 - generated):
             new = make_problem(rng)
-            yield Labelled("generated", made, new.question, str(new.answer), place < HELD_OUT)
+            yield Labelled("generated", made, new.question, str(new.answer), place < held_out)
             made += 1
-        held_out = row >= len(recorded) - HELD_OUT
-        yield Labelled("gsm8k", row, recorded[row].question, recorded[row].answer, held_out)
-
-
-def drawn(
-    model: LanguageModel, questions: Sequence[str], count: int, temperature: float, rng: torch.Generator
-) -> list[tuple[Counter[str], dict[str, tuple[float, int]]]]:
-    """For each question: how often each solution was drawn, and each one's log-likelihood (nats) and tokens."""
-    branches = model.read([model.encode(prompt(question)) for question in questions])
-    rows = [row for row in range(len(questions)) for _ in range(count)]
-    owners, texts = list(rows), [""] * len(rows)
-    scores = [(0.0, 0)] * len(rows)
-    results: list[tuple[Counter[str], dict[str, tuple[float, int]]]] = [(Counter(), {}) for _ in questions]
-    for step in range(MOST_STEPS + 1):
-        grown = model.write(branches, rows, [temperature] * len(rows), LONGEST_STEP, rng, filled_in=calculator)
-        left = []
-        for i, tokens in enumerate(grown.tokens):
-            line = model.decode(tokens)
-            texts[i] += line.rstrip("\n") + "\n"
-            scores[i] = (scores[i][0] + sum(grown.log_likelihoods[i]), scores[i][1] + len(tokens))
-            over = grown.ended[i] != "line" or line.startswith(ANSWER.strip()) or not line.strip() or step == MOST_STEPS
-            if over:
-                results[owners[i]][0][texts[i].strip()] += 1
-                results[owners[i]][1][texts[i].strip()] = scores[i]
-            else:
-                left.append(i)
-        if not left:
-            break
-        branches, rows = grown.branches, left
-        owners, texts, scores = [owners[i] for i in left], [texts[i] for i in left], [scores[i] for i in left]
-    return results
+        yield Labelled("gsm8k", row, recorded[row].question, recorded[row].answer, row >= learnt)
 
 
 def right(text: str, answer: str) -> bool:
@@ -97,50 +69,87 @@ def right(text: str, answer: str) -> bool:
     return found is not None and abs(found - evaluate(answer)) < Fraction(1, 1000)
 
 
+def line_of(problem: Labelled, found: Solutions) -> dict[str, Any]:
+    """What the file says of a problem."""
+    samples = [
+        {
+            "text": text,
+            "count": count,
+            "right": right(text, problem.answer),
+            "likelihood": round(found.scores[text][0], 4),
+            "tokens": found.scores[text][1],
+        }
+        for text, count in found.counts.items()
+    ]
+    return asdict(problem) | {"samples": samples}
+
+
+def part_of(problem: Labelled) -> str:
+    """The words under which shares are reported; generated problems are always new to the adapter."""
+    return "generated" if problem.source == "generated" else f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's train.jsonl")
+    parser.add_argument("--model", type=Path, help="folder in transformers' format; default: the embedded model")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall-clock time; problems not done by then are left out")
     parser.add_argument("--count", type=int, default=8, help="samples a problem")
     parser.add_argument("--problems", type=int, default=4000, help="problems at most")
-    parser.add_argument("--together", type=int, default=8, help="problems whose samples go through the model together")
+    parser.add_argument("--rows", type=int, default=64, help="drawn at the same time: 64 suit a processor, 1536 a GPU (25 GB)")
+    parser.add_argument("--most", type=int, default=320, help="tokens of a solution")
+    parser.add_argument("--longest", type=int, default=240, help="tokens of a problem; longer ones are left out")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    started = time.monotonic()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    todo = [problem for problem, _ in zip(problems(options.data, options.generated, options.seed), range(options.problems), strict=False)]
-    written = options.out.read_bytes() if options.out.exists() else b""
-    whole = written[: written.rfind(b"\n") + 1]
-    done = whole.count(b"\n") // options.together * options.together  # a batch is drawn as one, from one seed
-    whole = b"".join(line + b"\n" for line in whole.split(b"\n")[:done])
+    device = torch.device(options.device)
+    todo = list(islice(problems(options.data, options.generated, options.seed, options.held_out), options.problems))
+    before = options.out.read_bytes() if options.out.exists() else b""
+    whole = before[: before.rfind(b"\n") + 1]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(whole)
-    model = LanguageModel(adapter=options.adapter)
-    started, tokens, hits = time.time(), 0, []
+    done = {(entry["source"], entry["index"]) for entry in map(json.loads, whole.splitlines())}
+    model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
+    merge_adapter(model, options.adapter)
+    round_weights(model, torch.bfloat16)
+    model.to(device)
+    todo = [problem for problem in todo if (problem.source, problem.index) not in done]
+    prompts = tokenizer([prompt(problem.question) for problem in todo], add_special_tokens=False)["input_ids"] if todo else []
+    short = [row for row, ids in enumerate(prompts) if len(ids) <= options.longest]
+    todo, prompts = [todo[row] for row in short], [prompts[row] for row in short]
+    print(f"{len(todo)} problems to draw for, ready after {time.monotonic() - started:.0f} s", flush=True)
+    if not todo:
+        return
+    seed = mixed_seed(options.seed, len(done))
+    drawing = Drawing(model, tokenizer, options.count, options.temperature, seed, options.rows, options.most, max(map(len, prompts)))
+    hits: defaultdict[str, list[float]] = defaultdict(list)
+    begun = shown = time.monotonic()
+    count = 0
+
+    def report() -> None:
+        seconds = time.monotonic() - begun
+        shares = ", ".join(f"{part} {np.mean(rows):.4f} (of {len(rows)} problems)" for part, rows in sorted(hits.items()))
+        pace = drawing.tokens / max(seconds, 1e-9)
+        print(f"{count} of {len(todo)}, {seconds:.0f} s, {drawing.steps} steps, {pace:.0f} tokens/s, right: {shares}", flush=True)
+
     with options.out.open("a") as out:
-        for first in range(done, len(todo), options.together):
-            part = todo[first : first + options.together]
-            rng = torch.Generator().manual_seed(mixed_seed(options.seed, first))
-            found = drawn(model, [problem.question for problem in part], options.count, options.temperature, rng)
-            for problem, (counts, scores) in zip(part, found, strict=True):
-                samples = [
-                    {
-                        "text": text,
-                        "count": count,
-                        "right": right(text, problem.answer),
-                        "likelihood": scores[text][0],
-                        "tokens": scores[text][1],
-                    }
-                    for text, count in counts.items()
-                ]
-                tokens += sum(sample["tokens"] * sample["count"] for sample in samples)
-                hits.append(sum(sample["count"] for sample in samples if sample["right"]) / options.count)
-                out.write(json.dumps(asdict(problem) | {"samples": samples}) + "\n")
-            out.flush()
-            if first // options.together % 10 == 0:
-                pace = tokens / (time.time() - started)
-                print(f"{first + len(part)} of {len(todo)}, right {np.mean(hits[-400:]):.3f}, {pace:.0f} tokens/s", flush=True)
+        for number, found in drawing.draw(prompts, started + options.seconds):
+            entry = line_of(todo[number], found)
+            hits[part_of(todo[number])].append(sum(sample["count"] for sample in entry["samples"] if sample["right"]) / options.count)
+            out.write(json.dumps(entry) + "\n")
+            count += 1
+            if time.monotonic() - shown > 10:
+                out.flush()
+                report()
+                shown = time.monotonic()
+    report()
 
 
 if __name__ == "__main__":
