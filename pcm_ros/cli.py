@@ -325,17 +325,21 @@ def video(
 
 @app.command(
     epilog='Examples: `pcm image "a red mug to the left of a blue bowl" --out mug.png`; '
-    '`pcm image "a duck AND NOT a plate" --method best-of-n --count 4`; `pcm image "a house" --model sd-folder --scheduler dpm-solver++`'
+    '`pcm image "a duck AND NOT a plate" --count 12`; `pcm image "a house" --model sd-folder --scheduler dpm-solver++`'
 )
 def image(
     prompt: Annotated[str, typer.Argument(help="At most 300 characters; AND and NOT in capitals join and exclude.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The file to write; other pictures of --count lie beside it.")] = Path("picture.png"),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("picture.png"),
     method: Annotated[
-        str, typer.Option(help="consensus (all experts guide), guidance (classifier-free only), best-of-n (experts choose of --count).")
+        str,
+        typer.Option(help="consensus (experts agree on one of --count), gradient (they guide each step), guidance (no experts)."),
     ] = "consensus",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same picture.")] = 0,
     steps: Annotated[int, typer.Option(help="Denoising steps, 2 to 250.")] = 40,
-    count: Annotated[int, typer.Option(help="Pictures at once, of which the experts choose, 1 to 16.")] = 1,
+    count: Annotated[
+        int | None, typer.Option(help="Pictures at once, of which the experts choose, 1 to 16; default: 8 for consensus, else 1.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--every", help="Write the pictures that were not chosen too.")] = False,
     recurrences: Annotated[int, typer.Option(help="Each step so often, 1 to 8.")] = 1,
     guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance, 0 to 100; 1 is none.")] = 4.0,
     height: Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")] = None,
@@ -351,11 +355,13 @@ def image(
     """Paint a prompt by consensus of a diffusion model and experts on pictures. Exit code 0 only with a finished picture."""
     from pcm_ros.image_command import Options, paint_and_show
     from pcm_ros.tasks.image_generation import Request
+    from pcm_ros.tasks.image_generation.assembly import COUNT_OF
 
     chosen = tuple(name.strip() for name in experts.split(",") if name.strip())
     try:
-        request = Request(prompt, seed, steps, count, recurrences, guidance, height, width)
-        options = Options(method, model, scheduler, chosen, deadline, preview, scale)  # type: ignore[arg-type]
+        number = COUNT_OF.get(method, 1) if count is None else count  # type: ignore[call-overload]
+        request = Request(prompt, seed, steps, number, recurrences, guidance, height, width)
+        options = Options(method, model, scheduler, chosen, deadline, preview, scale, every)  # type: ignore[arg-type]
         code = paint_and_show(request, out, options, as_json)
     except ValueError as error:  # of the request, or an ImageError
         _fail(str(error).replace("[", "\\["))

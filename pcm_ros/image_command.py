@@ -13,14 +13,15 @@ from rich.console import Console
 from pcm_ros.console import INTERRUPTED, stop_on_signals
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.image_generation import Picture, Progress, Request, painter
-from pcm_ros.tasks.image_generation.assembly import EXPERTS, Method
+from pcm_ros.tasks.image_generation.assembly import Method
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """As on the command line. experts: names; empty = all. scale: side of a drawn pixel in the file."""
+    """As on the command line. experts: names; empty = those of the method. scale: side of a drawn pixel in the file. every: write the
+    pictures that were not chosen too."""
 
     method: Method = "consensus"
     model: Path | None = None
@@ -29,6 +30,7 @@ class Options:
     deadline: float | None = None
     preview: Path | None = None
     scale: int = 1
+    every: bool = False
 
 
 class ImageError(ValueError):
@@ -50,7 +52,7 @@ def paint_and_show(request: Request, out: Path, options: Options, as_json: bool 
             raise ImageError(f"'{path}' is no picture file; allowed: names that end in {', '.join(FORMATS)}")
     try:
         with shown.status("loading models"):
-            painting = painter(options.method, options.model, options.scheduler, options.experts or EXPERTS)
+            painting = painter(options.method, options.model, options.scheduler, options.experts or None)
         with stop_on_signals() as asked, shown.status("painting") as status:
 
             def tell(progress: Progress) -> None:
@@ -66,7 +68,7 @@ def paint_and_show(request: Request, out: Path, options: Options, as_json: bool 
     except (ModelUnavailable, ValueError) as error:
         raise ImageError(str(error)) from error
     _write(out, picture.image, options.scale)
-    for number, other in enumerate(picture.others, start=2):
+    for number, other in enumerate(picture.others if options.every else (), start=2):
         _write(out.with_stem(f"{out.stem}-{number}"), other, options.scale)
     _show(picture, out, time.monotonic() - started, as_json)
     return INTERRUPTED if picture.reason == "cancelled" else 0 if picture.complete else 1
@@ -81,21 +83,26 @@ def _write(path: Path, rgb: object, scale: int) -> None:
 
 def _show(picture: Picture, out: Path, seconds: float, as_json: bool) -> None:
     console = Console(emoji=False, highlight=False)
-    told = {
+    report = {
         "file": str(out),
         "seconds": round(seconds, 2),
         "complete": picture.complete,
         "reason": picture.reason,
         "energies": picture.energies,
+        "energies_of_others": picture.energies_of_others,
         "expert_seconds": picture.expert_seconds,
         "dropped": {name: {"rounds": rounds, "why": why} for name, (rounds, why) in picture.dropped.items()},
     }
     if as_json:
-        print(json.dumps({**told, "history": picture.history}, indent=1, default=dict))
+        print(json.dumps({**report, "history": picture.history}, indent=1, default=dict))
         return
     console.print(f"{out}: {picture.image.shape[1]} x {picture.image.shape[0]}, {seconds:.1f} s", soft_wrap=True)
     for name, energy in picture.energies.items():
-        console.print(f"  {name}: energy {energy:.3f}, {picture.expert_seconds.get(name, 0.0):.3f} s a step", soft_wrap=True)
+        others = [f"{other[name]:.2f}" for other in picture.energies_of_others if name in other]
+        told = f", of the others {' '.join(others)}" if others else ""
+        if name in picture.expert_seconds:
+            told += f", {picture.expert_seconds[name]:.3f} s a step"
+        console.print(f"  {name}: energy {energy:.3f}{told}", soft_wrap=True)
     for name, (rounds, why) in picture.dropped.items():
         console.print(f"  left out of {rounds} steps: {name} ({why})", markup=False, soft_wrap=True)
     if not picture.complete:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,12 +222,18 @@ def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     except (ParameterException, ConfigurationError) as error:
         print(f"cannot start: {error}", file=sys.stderr)
         code = 2
+    except Exception:
+        if rclpy.ok():  # else a callback met the context as it went: the end that was asked for
+            raise
     if node is not None:
         node.stopping.set()
-    executor.shutdown(timeout_sec=_GRACE)
-    if node is not None and node.active:
-        node.deactivate()
-    rclpy.try_shutdown()
+    try:
+        executor.shutdown(timeout_sec=_GRACE)
+        if node is not None and node.active:
+            node.deactivate()
+        rclpy.try_shutdown()
+    except (KeyboardInterrupt, Exception):
+        traceback.print_exc()  # nothing is left to save; the code says how the work ended, not how the tidying did
     # A user's scorer that hangs would keep its thread, and so the process, alive for ever: all is said and done, leave.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ LARGEST = 6.0  # of a predicted clean value; the latents of the models have a de
 class DenoisingGenerator:
     """Denoising steps of N pictures of one prompt, from the same steps' guided predictions.
 
-    The parameters of a proposal are its predicted clean sample x0, (C h w) numbers. They require a gradient, and the picture decoded from
-    them is an extra through which the experts' gradients flow. What the ensemble makes of x0 goes through the library's solver in place of
+    The parameters of a proposal are its predicted clean sample x0, (C h w) numbers. They require a gradient. The extra "image" is the
+    picture decoded from where classifier-free guidance alone will move them, which is what the experts judge; their gradients flow through
+    the decoder to the parameters. What the ensemble makes of x0 goes through the library's solver in place of
     the prediction ("backward guidance" of Bansal et al., arXiv 2302.07121). With recurrences > 1 each step is taken so often: its result
     is made noisy again and denoised once more (their section 3.3), which mends what guidance tore.
 
@@ -31,15 +33,27 @@ class DenoisingGenerator:
 
     Args:
         count: N. steps, recurrences: see above. windows: J cut-outs for each picture, drawn anew in each round.
+        guidance: scale of classifier-free guidance. judged: whether experts look at the pictures; if not, the extra "image" is left out.
 
     Raises:
         ValueError: the size does not fit the model.
     """
 
     def __init__(
-        self, model: DiffusionModel, prompt: Prompt, count: int, steps: int, recurrences: int, height: int, width: int, windows: int = 12
+        self,
+        model: DiffusionModel,
+        prompt: Prompt,
+        count: int,
+        steps: int,
+        recurrences: int,
+        height: int,
+        width: int,
+        windows: int = 12,
+        guidance: float = 1.0,
+        judged: bool = True,
     ) -> None:
         self.model, self.prompt, self.count, self.recurrences, self.windows = model, prompt, count, recurrences, windows
+        self.guidance, self.judged = guidance, judged
         self.shape = model.latent_shape(height, width)
         self.solver = model.new_solver()
         self.solver.set_timesteps(steps)
@@ -58,20 +72,27 @@ class DenoisingGenerator:
         with torch.no_grad():
             unconditional, *concepts = (clean.flatten(1).double() for clean in self.model.clean(sample, timestep, texts))
             wanted = torch.stack(concepts[: len(self.prompt.wanted)]).mean(dim=0)
-        with torch.enable_grad():
-            parameters = wanted.clamp(-LARGEST, LARGEST).requires_grad_()
-            image = self.model.decode(self.as_sample(parameters))
+        parameters = wanted.clamp(-LARGEST, LARGEST).requires_grad_()
         side = LEAST_WINDOW + (GREATEST_WINDOW - LEAST_WINDOW) * torch.rand((self.count, self.windows, 1), generator=rng)
         corner = torch.rand((self.count, self.windows, 2), generator=rng) * (1 - side)
         extras = {
             "sample": sample,
             "round": torch.full((self.count,), number),
-            "image": image,
             "unconditional": unconditional,
             "concepts": torch.stack(concepts, dim=1),
             "windows": torch.cat([corner, side], dim=2),
         }
+        if self.judged:
+            with torch.enable_grad():
+                led = parameters + self._guided(unconditional, concepts)
+                extras["image"] = self.model.decode(self.as_sample(led.clamp(-LARGEST, LARGEST)))
         return Batch(parameters, torch.zeros(self.count, dtype=torch.int64), extras)
+
+    def _guided(self, unconditional: Tensor, concepts: Sequence[Tensor]) -> Tensor:
+        """(N, C h w): how far guidance alone will move the parameters, see `PromptGuidance`."""
+        many = len(self.prompt.wanted)
+        wanted = torch.stack([concept - unconditional for concept in concepts[:many]]).sum(dim=0) * (self.guidance - 1 / many)
+        return wanted - self.guidance * sum((concept - unconditional for concept in concepts[many:]), torch.zeros_like(unconditional))
 
     def as_sample(self, parameters: Tensor) -> Tensor:
         """(N, C, h, w) float32 of parameters (N, C h w)."""

@@ -58,7 +58,7 @@ class Progress:
     """After each round.
 
     Attributes:
-        round: 1, 2, ... rounds: how many there will be. preview: (H, W, 3) uint8, the clean picture as it is predicted now.
+        round: 1, 2, ... rounds: how many there will be. preview: (H, W, 3) uint8, the first picture as it is predicted now.
         energies: expert -> raw energy of the first picture. moved: expert -> how far it moved that picture's clean sample.
         dropped: expert -> why it was left out. seconds: since the start.
     """
@@ -79,6 +79,7 @@ class Picture:
     Attributes:
         image: (H, W, 3) uint8, the picture of least energy. request: what was asked for.
         others: the other pictures of the request, best first. energies: of `image`, expert -> energy of the finished picture.
+        energies_of_others: the same of each of `others`, in their order.
         history: for each round the raw energies of the first picture. dropped: expert -> rounds in which it was left out, and why last.
         complete: whether all rounds were done. reason: else "deadline" or "cancelled"; `image` is then what was predicted so far.
         seconds: wall clock. expert_seconds: expert -> seconds per round, its gradient included.
@@ -88,6 +89,7 @@ class Picture:
     request: Request
     others: tuple[npt.NDArray[np.uint8], ...]
     energies: Mapping[str, float]
+    energies_of_others: tuple[Mapping[str, float], ...]
     history: tuple[Mapping[str, float], ...]
     dropped: Mapping[str, tuple[int, str]]
     complete: bool
@@ -106,11 +108,12 @@ class Painter:
 
     Args:
         model: the generator's.
-        experts: prompt -> experts on pictures; they read the generator's extra "image". Their energies are >= 0, 0 = content.
-        weights: expert -> weight >= 0 in the sum, default 1.
+        experts: prompt -> experts on pictures; they read the generator's extra "image". Their energies are >= 0, 0 = content. All choose
+            among the finished pictures.
+        weights: expert -> weight >= 0 in the sum by which is chosen, default 1.
         push: > 0, how far an expert of weight 1 may move the clean sample in one round at most (it moves it less if that is enough to
             content it), as a share of the root of its number of values, which is about its length. Classifier-free guidance is not limited.
-        guided: whether the experts guide. If not, they only choose among the finished pictures: best of N.
+        guided: whether those that are differentiable guide each step too.
         timeout: seconds for an expert's answer in a round.
 
     Raises:
@@ -162,6 +165,8 @@ class Painter:
         start = time.monotonic() if start is None else start
         prompt = read_prompt(request.prompt)
         side = self.model.size
+        experts = list(self.experts(prompt))
+        guiding = [expert for expert in experts if expert.differentiable] if self.guided else []
         generator = DenoisingGenerator(
             self.model,
             prompt,
@@ -170,11 +175,11 @@ class Painter:
             request.recurrences,
             side if request.height is None else request.height,
             side if request.width is None else request.width,
+            guidance=request.guidance,
+            judged=bool(guiding),
         )
-        experts = list(self.experts(prompt))
         guidance, weights = self._guidance(prompt, request.guidance)
-        guiding = experts if self.guided else []
-        weights |= {expert.name: self.weights.get(expert.name, 1.0) for expert in guiding}
+        weights |= {expert.name: 1.0 for expert in guiding}
         length = self.push * float(np.sqrt(np.prod(generator.shape)))
         strategy = Gradient(1.0, {expert.name: length for expert in guiding}, to_zero=[expert.name for expert in guiding])
         history, dropped, seconds, reason = [], dict[str, tuple[int, str]](), dict[str, float](), ""
@@ -188,7 +193,7 @@ class Painter:
                     dropped[name] = (dropped.get(name, (0, ""))[0] + 1, why)
                 for name, value in iteration.table.seconds.items():
                     seconds[name] = seconds.get(name, 0.0) + value
-                yield self._progress(iteration, generator.rounds, time.monotonic() - start)
+                yield self._progress(generator, iteration, time.monotonic() - start)
                 if iteration.index + 1 == generator.rounds:
                     break
                 reason = "cancelled" if cancelled() else "deadline" if _late(start, deadline) else ""
@@ -209,11 +214,13 @@ class Painter:
             weights[name] = max(abs(weight), 1e-9)  # an ensemble needs a weight above 0
         return experts, weights
 
-    @staticmethod
-    def _progress(iteration: Iteration, rounds: int, seconds: float) -> Progress:
+    @torch.no_grad()
+    def _progress(self, generator: DenoisingGenerator, iteration: Iteration, seconds: float) -> Progress:
         moved = {name: float(length[0]) for name, length in iteration.state.moved.items()}
-        preview = as_picture(iteration.batch.extras["image"][:1])[0]
-        return Progress(iteration.index + 1, rounds, preview, iteration.table.energies_of(0), moved, dict(iteration.dropped), seconds)
+        preview = as_picture(self.model.decode(generator.as_sample(iteration.state.parameters[:1])))[0]
+        return Progress(
+            iteration.index + 1, generator.rounds, preview, iteration.table.energies_of(0), moved, dict(iteration.dropped), seconds
+        )
 
     @torch.no_grad()
     def _finished(
@@ -230,7 +237,7 @@ class Painter:
         start: float,
     ) -> Picture:
         image = self.model.decode(generator.as_sample(state.parameters)).clamp(-1, 1)
-        order, energies = list(range(len(image))), dict[str, float]()
+        order, energies = list(range(len(image))), [dict[str, float]() for _ in image]
         if experts and not reason:
             batch = Batch(state.parameters, torch.zeros(len(image), dtype=torch.int64), {**state.batch.extras, "image": image})
             weights = {expert.name: self.weights.get(expert.name, 1.0) for expert in experts}
@@ -238,7 +245,7 @@ class Painter:
                 with Ensemble(experts, weights, quorum=1, timeout=self.timeout) as ensemble:
                     table = ensemble.score(batch, prompt)
                 order = table.total.argsort(stable=True).tolist()
-                energies = table.energies_of(order[0])
+                energies = [table.energies_of(row) for row in range(len(image))]
                 dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in table.dropped.items()}
             except QuorumError as error:  # the pictures are there all the same, in the order in which they were begun
                 dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in error.dropped.items()}
@@ -247,7 +254,8 @@ class Painter:
             pictures[order[0]],
             request,
             tuple(pictures[row] for row in order[1:]),
-            energies,
+            energies[order[0]],
+            tuple(energies[row] for row in order[1:]),
             history,
             dropped,
             not reason,

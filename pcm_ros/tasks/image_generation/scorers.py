@@ -19,8 +19,14 @@ from pcm_ros.consensus import Batch
 from pcm_ros.models.clip import Clip
 from pcm_ros.models.image_tower import SIZE as TOWER_SIZE
 from pcm_ros.models.image_tower import ImageTower
+from pcm_ros.models.segmentation import STRIDE, TextSegmenter
 from pcm_ros.models.tower_clip import TowerClip
 from pcm_ros.tasks.image_generation.prompt import Prompt
+
+FINE = 128  # the segmenter sees twice the picture's pixels, its longer side at least this and at most twice this
+CELLS = 8  # the least cells that a thing covers
+UNASKED = 0.06
+APART, NEAR, SOFT = 0.12, 0.05, 0.05  # shares of the picture's side
 
 
 def cut_outs(image: Tensor, windows: Tensor, size: int) -> Tensor:
@@ -84,8 +90,8 @@ class RegionClipExpert:
 
     cost, differentiable = 0.05, True
 
-    def __init__(self, model: Clip, prompt: Prompt, windows: int = 12) -> None:
-        self.name, self._model, self._windows = model.name, model, windows
+    def __init__(self, name: str, model: Clip, prompt: Prompt, windows: int = 12) -> None:
+        self.name, self._model, self._windows = name, model, windows
         self._texts = model.embed_texts(prompt.things).clone()  # what was made in inference mode cannot take part in gradients
 
     def energy(self, batch: Batch, context: object) -> Tensor:
@@ -104,8 +110,8 @@ class TowerClipExpert:
 
     cost, differentiable = 0.1, True
 
-    def __init__(self, model: TowerClip, tower: ImageTower, prompt: Prompt, windows: int = 6) -> None:
-        self.name, self._model, self._tower, self._things, self._windows = model.name, model, tower, prompt.things, windows
+    def __init__(self, name: str, model: TowerClip, tower: ImageTower, prompt: Prompt, windows: int = 6) -> None:
+        self.name, self._model, self._tower, self._things, self._windows = name, model, tower, prompt.things, windows
 
     def energy(self, batch: Batch, context: object) -> Tensor:
         """(N,) float64."""
@@ -114,6 +120,66 @@ class TowerClipExpert:
         features = self._tower.differentiable_features(pictures, _centre(TOWER_SIZE).expand(len(pictures), 1, -1, -1))
         logits = self._model.compare_features(features, self._things)
         return -functional.logsigmoid(somewhere(logits.reshape(*windows.shape[:2], -1))).sum(dim=1).double()
+
+
+class SegmenterExpert:
+    """The embedded text-conditioned segmenter: which things are where in the whole picture, and how they stand to each other.
+
+    E in nats, >= 0, is the sum of
+    - for each thing, -log sigmoid(mean log-odds of its CELLS best cells): it is there;
+    - the share of cells on objects that no thing of the prompt accounts for, in units of UNASKED of the picture: nothing else is there;
+    - for each relation, softplus of how far the centroids of the two masks, in shares of the picture's side, are from it: "left" and
+      "right" by columns, "behind" and "front" by rows (the camera looks down from the front), "on" and "in" by little sideways and, "on",
+      above.
+    Wrong about counts (two masks of one phrase are one to it), about kinds that look alike in few pixels, and about relations seen from
+    elsewhere.
+    """
+
+    cost, differentiable = 0.05, True
+
+    def __init__(self, segmenter: TextSegmenter, prompt: Prompt) -> None:
+        self.name, self._network, self._relations = "segmenter", segmenter.network, prompt.relations
+        self._texts = segmenter.embed(prompt.things).clone()  # as above
+
+    def energy(self, batch: Batch, context: object) -> Tensor:
+        """(N,) float64."""
+        image = batch.extras["image"].clamp(-1, 1)
+        longest = max(image.shape[-2:])
+        target = [max(32, round(side * min(max(2 * longest, FINE), 2 * FINE) / longest / 32) * 32) for side in image.shape[-2:]]
+        fine = functional.interpolate(image, size=target, mode="bilinear", antialias=longest > 2 * FINE, align_corners=False)
+        output = self._network(fine * (127.5 / 64))
+        logits = self._network.logits(output.embedding, self._texts).flatten(2)
+        cells = logits.shape[2]
+        best = logits.topk(min(CELLS, cells), dim=2).values.mean(dim=2)
+        energy = functional.softplus(-best).sum(dim=1)
+        shares = logits.sigmoid()
+        objects = output.objectness.sigmoid().flatten(1)
+        energy = energy + (objects * (1 - shares.amax(dim=1))).mean(dim=1) / UNASKED
+        if self._relations:
+            owned = shares * logits.softmax(dim=1) * objects[:, None]
+            energy = energy + self._misplaced(owned / (owned.sum(dim=2, keepdim=True) + 1e-6), target)
+        return energy.double()
+
+    def _misplaced(self, masks: Tensor, size: Sequence[int]) -> Tensor:
+        """(N,) of masks (N, K, cells) that sum to one."""
+        height, width = (side // STRIDE for side in size)
+        rows = torch.linspace(0, 1, height).repeat_interleave(width)
+        columns = torch.linspace(0, 1, width).repeat(height)
+        x, y = masks @ columns, masks @ rows
+        total = torch.zeros(len(masks))
+        for relation in self._relations:
+            right = x[:, relation.subject] - x[:, relation.object]
+            below = y[:, relation.subject] - y[:, relation.object]
+            missing = {
+                "left": right + APART,
+                "right": APART - right,
+                "front": APART - below,
+                "behind": below + APART,
+                "on": torch.maximum(below + APART / 2, right.abs() - NEAR),
+                "in": torch.maximum(below.abs() - APART, right.abs() - NEAR),
+            }[relation.word]
+            total = total + functional.softplus(missing / SOFT)
+        return total
 
 
 class ClassifierExpert:

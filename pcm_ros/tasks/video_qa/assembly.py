@@ -37,7 +37,8 @@ WEIGHTS: Mapping[str, float] = {"motion": 2.0, "relations": 2.0, "counts": 1.0, 
 _loading = threading.Lock()
 
 
-def _clip_model(name: str) -> RegionTextModel:
+def clip_model(name: str) -> RegionTextModel:
+    """The embedded CLIP of a name. Raises ModelUnavailable."""
     weights, *others = registry.entry(name, "clip").files
     if not others:
         return TowerClip(name, weights, ColorStatistics())
@@ -61,7 +62,7 @@ def build(
         raise ValueError(f"scorers are {list(scorers)}; allowed: one or more of {', '.join(SCORERS)}")
     set_threads()
     segmenter = TextSegmenter(registry.entry("segmenter", "segmenter").files[0])
-    experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(_clip_model(name)) for name in CLIPS}}
+    experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(clip_model(name)) for name in CLIPS}}
     together = Namer(list(experts.values()))
     made: dict[str, Scorer] = {name: FrameScorer(Namer([expert])) for name, expert in experts.items()}
     made |= {"motion": MotionScorer(together), "relations": RelationScorer(together), "counts": CountScorer(together)}

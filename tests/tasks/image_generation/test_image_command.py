@@ -33,7 +33,7 @@ def test_a_picture_is_written_and_told_about(folder: Path, tmp_path: Path) -> No
 
 
 def test_several_pictures_lie_beside_each_other(folder: Path, tmp_path: Path) -> None:
-    code, said = run("a red mug", "--out", str(tmp_path / "mug.png"), "--model", str(folder), *FAST, "--count", "3")
+    code, said = run("a red mug", "--out", str(tmp_path / "mug.png"), "--model", str(folder), *FAST, "--count", "3", "--every")
     assert code == 0, said
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["mug-2.png", "mug-3.png", "mug.png"]
 

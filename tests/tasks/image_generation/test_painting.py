@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.diffusion import DiffusionModel
 from pcm_ros.tasks.image_generation import Painter, Progress, Prompt, Request, UnusablePrompt, generate, read_prompt
 from pcm_ros.tasks.image_generation.painter import Experts
+from pcm_ros.tasks.image_generation.prompt import Relation
 
 PROMPT = "a red mug to the left of a blue bowl"
 
@@ -136,6 +139,7 @@ def test_best_of_n_is_the_one_that_the_experts_like_best(model: DiffusionModel) 
     assert distance == pytest.approx(sorted(distance), abs=2e-3)  # pictures are rounded
     assert distance[-1] > distance[0] + 2e-3
     assert picture.energies["redness"] == pytest.approx(distance[0], abs=2e-3)
+    assert [found["redness"] for found in picture.energies_of_others] == pytest.approx(distance[1:], abs=2e-3)
     assert set(picture.history[0]) == {"guidance"}
 
 
@@ -198,25 +202,59 @@ def test_requests_out_of_range(arguments: dict[str, object], message: str) -> No
 
 
 def test_methods_and_experts_out_of_range(folder: Path) -> None:
-    with pytest.raises(ValueError, match="method is 'magic'; allowed: consensus, guidance, best-of-n"):
+    with pytest.raises(ValueError, match="method is 'magic'; allowed: consensus, gradient, guidance"):
         generate(PROMPT, model=folder, method="magic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="experts \\['nobody'\\] are unknown"):
         generate(PROMPT, model=folder, experts=["nobody"])
+    with pytest.raises(ValueError, match="of which none can guide; allowed: at least one of segmenter"):
+        generate(PROMPT, model=folder, method="gradient", experts=["pcm-clip-colors"])
+
+
+LEFT = Relation(0, "left", 1)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "wanted", "avoided", "things", "counts", "relations"),
     [
-        ("a red mug to the left of a blue bowl", Prompt("", ("a red mug to the left of a blue bowl",), (), ("red mug", "blue bowl"))),
-        ("two red mugs and a can", Prompt("", ("two red mugs and a can",), (), ("red mugs", "can"))),
-        ("a mug on a table AND NOT a plate", Prompt("", ("a mug on a table",), ("a plate",), ("mug",))),
-        ("NOT a plate AND a duck AND a can", Prompt("", ("a duck", "a can"), ("a plate",), ("duck", "can"))),
-        ("beauty", Prompt("", ("beauty",), (), ("beauty",))),
+        ("a red mug to the left of a blue bowl", None, (), ("red mug", "blue bowl"), (1, 1), (LEFT,)),
+        ("a red mug on the left of a blue bowl", None, (), ("red mug", "blue bowl"), (1, 1), (LEFT,)),
+        ("two red mugs and a can", None, (), ("red mug", "can"), (2, 1), ()),
+        ("3 red boxes", None, (), ("red box",), (3,), ()),
+        ("a red mug and a red mug", None, (), ("red mug",), (2,), ()),
+        ("a mug on a table AND NOT a plate", ("a mug on a table",), ("a plate",), ("mug",), (1,), ()),
+        ("NOT a plate AND a duck AND a can", ("a duck", "a can"), ("a plate",), ("duck", "can"), (1, 1), ()),
+        (
+            "a can in a purple bowl, and a red can behind the purple bowl",
+            None,
+            (),
+            ("can", "purple bowl", "red can"),
+            (1, 1, 1),
+            (Relation(0, "in", 1), Relation(2, "behind", 1)),
+        ),
+        ("beauty", None, (), ("beauty",), (1,), ()),
+        ("on the table", None, (), ("on the table",), (1,), ()),
     ],
 )
-def test_what_prompts_ask_for(text: str, expected: Prompt) -> None:
-    found = read_prompt(text)
-    assert (found.wanted, found.avoided, found.things) == (expected.wanted, expected.avoided, expected.things)
+def test_what_prompts_ask_for(
+    text: str,
+    wanted: tuple[str, ...] | None,
+    avoided: tuple[str, ...],
+    things: tuple[str, ...],
+    counts: tuple[int, ...],
+    relations: tuple[Relation, ...],
+) -> None:
+    assert read_prompt(text) == Prompt(text, wanted or (text,), avoided, things, counts, relations)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        prompt = read_prompt(text)
+    except UnusablePrompt:
+        return
+    assert len(prompt.things) == len(prompt.counts) >= 1
+    assert all(1 <= count <= 4 for count in prompt.counts)
+    assert all({relation.subject, relation.object} <= set(range(len(prompt.things))) for relation in prompt.relations)
 
 
 def test_unusable_prompts_are_value_errors() -> None:

@@ -1,0 +1,108 @@
+"""Experts that read a finished picture: which things are in it, region by region, and whether they are those of the prompt.
+
+They find regions with the segmenter and name them as the questions about clips do (`video_qa`): colour and kind apart, both must be true,
+so that a pair that was never seen together is known. Regions are discrete, so these experts do not guide; they choose among pictures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from pcm_ros.consensus import Batch
+from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.tasks.image_generation.prompt import Prompt, Relation
+from pcm_ros.tasks.video_qa.frames import clip_of
+from pcm_ros.tasks.video_qa.naming import Namer
+from pcm_ros.tasks.video_qa.things import Sight, look
+
+MISSING, UNASKED = 6.0, 3.0  # nats for a thing that is not there, and for a region that nobody asked for
+APART, LEVEL, ABOVE = 0.10, 0.08, 0.05  # shares of the picture's side
+SOFT = 0.03
+LEAST_SIDE = 256  # pixels: what is smaller is enlarged before the models look at it
+KEPT = 64
+
+
+class Regions:
+    """What the segmenter finds in pictures, kept for the newest ones: all readers look at the same regions. Threads may share it."""
+
+    def __init__(self, segmenter: TextSegmenter) -> None:
+        self._segmenter, self._lock = segmenter, threading.Lock()
+        self._kept: OrderedDict[bytes, Sight] = OrderedDict()
+
+    def of(self, picture: npt.NDArray[np.uint8]) -> Sight:
+        """Of (H, W, 3) uint8, as a clip of one frame."""
+        key = picture.tobytes()
+        with self._lock:
+            if key not in self._kept:
+                longest = max(picture.shape[:2])
+                if longest < LEAST_SIDE:
+                    scale = LEAST_SIDE / longest
+                    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+                sight = look(clip_of([picture], count=1), self._segmenter)
+                assert sight is not None  # nothing halts it
+                self._kept[key] = sight
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+class ReadingExpert:
+    """An image-text model that reads the regions of a picture.
+
+    E in nats, >= 0: the things of the prompt, each as often as it is asked for, are assigned to regions so that the sum of -log sigmoid of
+    the log-odds is least; MISSING at most for each, UNASKED for each region that is left, and for each relation softplus of how far the
+    middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there).
+
+    Wrong where regions are: things in or on others are often one region to the segmenter, and a thing in two parts is two.
+
+    Args:
+        name: of the expert. namer: with this model alone. regions: shared by the readers of a painter.
+    """
+
+    cost, differentiable = 0.2, False
+
+    def __init__(self, name: str, namer: Namer, regions: Regions, prompt: Prompt) -> None:
+        self.name, self._namer, self._regions, self._prompt = name, namer, regions, prompt
+        self._slots = [number for number, count in enumerate(prompt.counts) for _ in range(count)]
+
+    def energy(self, batch: Batch, context: object) -> Tensor:
+        """(N,) float64."""
+        images = batch.extras["image"].detach().clamp(-1, 1)
+        pictures = ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return torch.tensor([self._read(self._regions.of(picture)) for picture in pictures], dtype=torch.float64)
+
+    def _read(self, sight: Sight) -> float:
+        if not sight.things:
+            return MISSING * (len(self._slots) + len(self._prompt.relations))
+        odds = self._namer.log_odds(sight, self._prompt.things).double().nan_to_num(-MISSING).numpy()
+        costs = np.minimum(np.logaddexp(0, -odds[:, self._slots].T), MISSING)  # (slot, region)
+        slots, regions = linear_sum_assignment(costs)
+        energy = float(costs[slots, regions].sum())
+        energy += MISSING * (len(self._slots) - len(slots)) + UNASKED * (odds.shape[0] - len(regions))
+        middles = {self._slots[slot]: sight.middles[0, region] for slot, region in zip(slots, regions, strict=True)}
+        return energy + sum(misplaced(relation, middles) for relation in self._prompt.relations)
+
+
+def misplaced(relation: Relation, middles: dict[int, npt.NDArray[np.float64]]) -> float:
+    """Nats that a relation costs: middles (2,) of things by number, shares of width and height, seen from the front and from above."""
+    if relation.subject not in middles or relation.object not in middles:
+        return MISSING
+    right, below = middles[relation.subject] - middles[relation.object]
+    missing = {
+        "left": right + APART,
+        "right": APART - right,
+        "front": LEVEL - below,
+        "behind": below + LEVEL,
+        "on": max(below + ABOVE, abs(right) - LEVEL),
+        "in": max(abs(below) - APART, abs(right) - LEVEL),
+    }[relation.word]
+    return float(np.logaddexp(0, missing / SOFT))
