@@ -411,3 +411,47 @@ def video(
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path)
+
+
+@app.command(
+    epilog="Examples: pcm bench image --prompts 200 --jobs 2 --json runs/image.json; "
+    "pcm bench image --prompts 50 --experts segmenter,pcm-clip-towers --gradient 0"
+)
+def image(
+    prompts: Annotated[int, typer.Option(min=2, max=100_000, help="Held-out prompts.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the prompts.")] = 1000,
+    steps: Annotated[int, typer.Option(min=2, max=250, help="Denoising steps of each picture.")] = 40,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance.")] = 4.0,
+    count: Annotated[int, typer.Option(min=1, max=16, help="Pictures that the ensemble chooses from.")] = 8,
+    experts: Annotated[str, typer.Option(help="That choose, separated by commas; empty: all that read pictures.")] = "",
+    gradient: Annotated[int, typer.Option(min=0, help="So many of the prompts are painted by gradients too, which is slow.")] = 40,
+    push: Annotated[float, typer.Option(help="How far a gradient may move the picture in a step, as a share of its length.")] = 0.02,
+    model: Annotated[Path | None, typer.Option(help="Folder of another diffusion model in diffusers' format.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    json: Json = None,
+    fresh: Fresh = False,
+) -> None:
+    """Held-out prompts: guidance alone, several pictures of which each expert or all choose, gradients; read by a detector of its own."""
+    from pcm_ros.benchmarks.image import bench, figures
+    from pcm_ros.tasks.image_generation.assembly import READERS
+
+    path = json or Path("runs/image.json")
+    chosen = tuple(name.strip() for name in experts.split(",") if name.strip()) or READERS
+    try:
+        bench(
+            path,
+            prompts=prompts,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            count=count,
+            experts=chosen,
+            gradient=gradient,
+            push=push,
+            model=model,
+            jobs=jobs,
+            fresh=fresh,
+        )
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    _finish(path, figures)
