@@ -167,7 +167,8 @@ def main() -> None:
             losses.clear()
     figures = measure()
     training = {"pictures": len(rgb), "steps": step, "batch": options.batch, "seconds": round(progress.seconds), "seed": options.seed}
-    command = f"python -m training.picture_judge --seconds {options.seconds:g} --seed {options.seed}"
+    begun = "" if options.start is None else " --start EARLIER"
+    command = f"python -m training.picture_judge --device {options.device}{begun} --seconds {options.seconds:g} --seed {options.seed}"
     kind = "JudgeNetwork, see pcm_ros/benchmarks/picture_judge.py"
     write_card(options.out, "judge of the image benchmark", kind, command, figures, training, DATA, LIMITS)
 

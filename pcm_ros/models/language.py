@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import shutil
@@ -350,6 +351,8 @@ class LanguageModel:
         if pack:
             pack_linear_layers(self.model)
         self.dtype = dtype
+        # transformers 5.24 renamed it
+        self._cache_name = "cache" if "cache" in inspect.signature(self.model.base_model.forward).parameters else "past_key_values"
         self.end = {self.tokenizer.eos_token_id} - {None}
         self.context = int(getattr(self.model.config, "max_position_embeddings", 2048))
         self._pieces: dict[int, str] = {}
@@ -531,10 +534,8 @@ class LanguageModel:
         mask = torch.zeros(len(ids), 1, tokens, shared + filled + tokens, dtype=self.dtype)
         mask[:, 0, :, shared:].masked_fill_(~shown, torch.finfo(self.dtype).min)
         cache = Cache(layers=[_Slots(keys, values, filled) for keys, values in layers])
-        more = {"prefix": prefix} if prefix else {}
-        return self.model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **more
-        ).last_hidden_state
+        more = {self._cache_name: cache, "use_cache": True} | ({"prefix": prefix} if prefix else {})
+        return self.model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, **more).last_hidden_state
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.get_output_embeddings()(hidden).float()
