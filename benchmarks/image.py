@@ -154,8 +154,8 @@ def frechet_distance(first: npt.NDArray[np.float64], second: npt.NDArray[np.floa
     scaled = [part / np.sqrt(len(part) - 1) for part in centred]
     # trace of the root of S1 S2 = sum of the singular values of A B^T, where S1 = A^T A and S2 = B^T B; triangles serve as A and B, so that
     # many pictures cost no more than many features
-    one, other = (np.linalg.qr(part, mode="r") for part in scaled)
-    roots = np.linalg.svd(one @ other.T, compute_uv=False).sum()
+    triangles = [np.asarray(np.linalg.qr(part, mode="r")) for part in scaled]
+    roots = np.linalg.svd(triangles[0] @ triangles[1].T, compute_uv=False).sum()
     gap = first.mean(axis=0) - second.mean(axis=0)
     return float(gap @ gap + (scaled[0] ** 2).sum() + (scaled[1] ** 2).sum() - 2 * roots)
 
