@@ -380,6 +380,7 @@ def video(
     words_only: Annotated[
         bool, typer.Option("--words-only", help="The language model's own words alone are candidates, no phrases for what is seen.")
     ] = False,
+    strategy: Annotated[str, typer.Option(help="words or gradient")] = "words",
     model: Annotated[Path | None, typer.Option(help="GGUF file or folder of another language model.")] = None,
     data: Annotated[Path | None, typer.Option(help="JSON of questions as of ActivityNet-QA, in place of rendered clips.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of its videos.")] = None,
@@ -402,6 +403,7 @@ def video(
             policy=policy,
             scorers=chosen,
             told=not words_only,
+            strategy=strategy,  # type: ignore[arg-type]
             model=model,
             data=data,
             clips=clips,

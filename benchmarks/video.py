@@ -6,7 +6,7 @@ tests), or any JSON of questions in the manner of ActivityNet-QA with a folder o
 Per question the search is run once. `language_model` is the model's own first choice among its own words, blind to the clip. Each scorer
 alone chooses from all answers that were proposed in that search, equals in the order of the proposals (the language model's likeliest first
 words come first); so does the ensemble. `oracle` is the share of questions whose answer was proposed at all, `oracle.words` by the language
-model itself.
+model itself. With strategy "gradient" there is but one answer to a question, which the ensemble wrote: only `ensemble` says anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pcm_ros.evidence.intervals import paired
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.sim.clips import TEST_FROM, clip
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
-from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, build
+from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, STRATEGIES, Strategy, build
 from pcm_ros.tasks.video_qa.frames import Clip, clip_of, read_clip
 from pcm_ros.tasks.video_qa.generator import WORDS
 from pcm_ros.tasks.video_qa.reading import bare, normalised
@@ -100,7 +100,7 @@ def read_questions(questions: Path, clips: Path, limit: int | None) -> dict[str,
 class _Prepared:
     def __init__(self, config: Mapping[str, Any]) -> None:
         model = Path(config["model"]) if config["model"] else None
-        self.answerer: Answerer = build(tuple(config["scorers"]), model, told=bool(config["told"]))
+        self.answerer: Answerer = build(tuple(config["scorers"]), model, told=bool(config["told"]), strategy=config["strategy"])
         self.frames, self.policy, self.most = int(config["frames"]), config["policy"], config["questions_per_clip"]
 
 
@@ -192,6 +192,7 @@ def bench(
     policy: str = "uniform",
     scorers: Sequence[str] = SCORERS,
     told: bool = True,
+    strategy: Strategy = "words",
     model: Path | None = None,
     data: Path | None = None,
     clips: Path | None = None,
@@ -207,12 +208,15 @@ def bench(
         raise ValueError("data and clips belong together: a JSON of questions, and the folder of its videos")
     if questions < 1:
         raise ValueError(f"questions is {questions}; allowed: >= 1")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy is '{strategy}'; allowed: {', '.join(STRATEGIES)}")
     config = {
         "seed": seed if data is None else None,
         "frames": frames,
         "policy": policy,
         "scorers": list(scorers),
         "told": told,
+        "strategy": strategy,
         "model": model,
         "data": data,
         "questions_per_clip": 6 if data is None else None,

@@ -308,6 +308,10 @@ def video(
         str, typer.Option(help="Experts, separated by commas; empty: all. See `pcm bench video` for what each is worth.")
     ] = "",
     model: Annotated[Path | None, typer.Option(help="Another language model: a GGUF file, or a folder with .safetensors.")] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(help="words (answers are proposed and re-weighed) or gradient (one is written, gradients of experts lead; slower)"),
+    ] = "words",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Answer a question about a clip: answer, energies of each scorer, runners-up, frames. Exit code 0 only with an answer."""
@@ -315,7 +319,7 @@ def video(
 
     chosen = tuple(name.strip() for name in scorers.split(",") if name.strip())
     try:
-        options = Options(frames, policy, seed, deadline, chosen, model)  # type: ignore[arg-type]
+        options = Options(frames, policy, seed, deadline, chosen, model, strategy)  # type: ignore[arg-type]
         code = answer_and_show(clip, question, options, as_json)
     except VideoError as error:
         _fail(str(error).replace("[", "\\["))

@@ -31,6 +31,7 @@ class Options:
     deadline: float | None = None
     scorers: tuple[str, ...] = ()
     model: Path | None = None
+    strategy: assembly.Strategy = "words"
 
 
 _SHOWN = 4  # answers in the table of energies, the chosen one first
@@ -57,7 +58,7 @@ def answer_and_show(path: Path, question: str, options: Options, as_json: bool =
         clip = read_clip(path, options.frames, options.policy)
         read = time.monotonic() - started
         with progress.status("loading models"):
-            answerer = assembly.answerer(options.scorers or assembly.SCORERS, options.model)
+            answerer = assembly.answerer(options.scorers or assembly.SCORERS, options.model, options.strategy)
         with stop_on_signals() as asked, progress.status("looking at the frames") as status:
             for found in answerer.iterate(clip, question, options.seed, options.deadline, stop=asked.is_set):
                 if isinstance(found, Progress):

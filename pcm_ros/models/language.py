@@ -516,6 +516,20 @@ class LanguageModel:
         grown = result.select([place[row] for row in range(count)]) if finished else result
         return Grown(tuple(map(tuple, tokens)), tuple(map(tuple, likelihoods)), tuple(ended), grown)
 
+    def logits_after(self, layers: Sequence[tuple[Tensor, Tensor]], token: int, prefix: Sequence[tuple[Tensor, Tensor]] = ()) -> Tensor:
+        """(1, V) float32 logits of what comes next once one more token is read. Gradients flow back to the keys and values, unless the
+        model is packed.
+
+        Args:
+            layers: keys and values of each layer, (1, G, S, D) both, S >= 0, of the tokens before it. prefix: as in `Branches`.
+        """
+        length = layers[0][0].shape[2]
+        room = tuple((nn.functional.pad(keys, (0, 0, 0, 1)), nn.functional.pad(values, (0, 0, 0, 1))) for keys, values in layers)
+        position = length + (prefix[0][0].shape[2] if prefix else 0)
+        seen = torch.ones(1, length + 1, dtype=torch.bool)
+        hidden = self._forward(room, length, seen, torch.tensor([[token]]), torch.tensor([[position]]), tuple(prefix))
+        return self._logits(hidden[:, -1])
+
     def _forward(
         self,
         layers: tuple[tuple[Tensor, Tensor], ...],

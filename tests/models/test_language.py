@@ -217,3 +217,21 @@ def test_remote_code_is_refused(folder: Callable[[str], Path], tmp_path: Path) -
     (tmp_path / "c.py").write_text("import pytest\npytest.fail('remote code was run')\n")
     with pytest.raises(ModelUnavailable, match="can't be loaded"):
         load_causal(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_logits_behind_keys_and_values_and_their_gradient(folder: Callable[[str], Path], kind: str) -> None:
+    model = LanguageModel(folder(kind), dtype=torch.float32, pack=False)
+    prefix, rest = model.encode("Question: how many?"), model.encode("Answer: three dogs")
+    read, _ = model.feed(model.read([prefix]), [0], [rest])
+    layers = [(keys[:, :, :-1].clone(), values[:, :, :-1].clone()) for keys, values in read.layers]
+    before = [(keys.clone(), values.clone()) for keys, values in read.prefix]
+    assert torch.allclose(model.logits_after(layers, rest[-1], before), read.logits, atol=1e-4)
+    keys, values = layers[-1]
+    values.requires_grad_()
+    loss = model.logits_after(layers, rest[-1], before)[0, 5]
+    (gradient,) = torch.autograd.grad(loss, values)
+    direction = torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ends = [model.logits_after([*layers[:-1], (keys, values + sign * 0.05 * direction)], rest[-1], before)[0, 5] for sign in (1, -1)]
+    assert float(ends[0] - ends[1]) / 0.1 == pytest.approx(float((gradient * direction).sum()), rel=0.05, abs=1e-4)

@@ -27,7 +27,7 @@ from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter
 from pcm_ros.nodes.services.task import Refused, ServedTask, Work
 from pcm_ros.tasks.video_qa import assembly
-from pcm_ros.tasks.video_qa.answerer import Answer
+from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
 from pcm_ros.tasks.video_qa.frames import POLICIES, WIDTH, Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.tasks.video_qa.reading import UnusableQuestion, checked_question
 
@@ -122,6 +122,7 @@ class VideoQuestions(ServedTask):
     PARAMETERS = (
         Parameter("video_qa.frames", assembly.FRAMES, "frames of a clip that are looked at, where the request says 0", low=1, high=64),
         Parameter("video_qa.model", "", "GGUF file or folder of the language model; empty: the embedded one"),
+        Parameter("video_qa.strategy", "words", "words (fast) or gradient (the paper's way)", choices=assembly.STRATEGIES),
         Parameter("video_qa.topics", (), "image topics that are heard from the first request on"),
     )
 
@@ -137,7 +138,7 @@ class VideoQuestions(ServedTask):
             checked_question(request.question)
             clip = self._clip(request, work)
             work.report(1, 4, "loading models")
-            answerer = assembly.answerer(model=self._model())
+            answerer = self._answerer()
             if work.left <= 0:
                 raise Refused("DEADLINE", "the deadline came before work began")
             for step, found in enumerate(answerer.iterate(clip, request.question, request.seed, work.left, work.stop)):
@@ -154,10 +155,11 @@ class VideoQuestions(ServedTask):
 
     def warm_up(self) -> None:
         """Raises ModelUnavailable."""
-        assembly.answerer(model=self._model())
+        self._answerer()
 
-    def _model(self) -> Path | None:
-        return Path(found) if (found := self.value("video_qa.model")) else None
+    def _answerer(self) -> Answerer:
+        model = self.value("video_qa.model")
+        return assembly.answerer(model=Path(model) if model else None, strategy=self.value("video_qa.strategy"))
 
     def _clip(self, request: Any, work: Work) -> Clip:
         given = [name for name in ("images", "file", "topic") if getattr(request, name)]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from pcm_ros.consensus import Batch, Beam, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
+from pcm_ros.consensus import Batch, Beam, Consensus, Ensemble, QuorumError, Scorer, ScoreTable, Stop
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.tasks.video_qa.context_gradient import ContextWriter, Written
 from pcm_ros.tasks.video_qa.frames import Clip
-from pcm_ros.tasks.video_qa.generator import AnswerGenerator
+from pcm_ros.tasks.video_qa.generator import WORDS, AnswerGenerator
 from pcm_ros.tasks.video_qa.naming import Namer
-from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, texts_of
+from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, texts_of
 from pcm_ros.tasks.video_qa.reading import checked_question, normalised, read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer
 from pcm_ros.tasks.video_qa.things import Sight, look, nothing
@@ -51,7 +52,7 @@ class Answer:
         times: seconds of all frames that were looked at. frame_energies: scorer -> energy of the answer in each frame; NaN: none.
         runners_up: the next best answers. agreement: 0..1. dropped: scorer -> why it was left out.
         things: what the ensemble calls the things that it sees. complete: whether the search ended by itself. reason: else "deadline" or
-            "cancelled". rounds: of proposals. seconds: wall clock.
+            "cancelled". rounds: of proposals, or steps of gradients. seconds: wall clock.
     """
 
     question: str
@@ -73,7 +74,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Progress:
-    """What was done last: "looked" (things found) or "round" (its number, the best answers so far), and the seconds so far."""
+    """What was done last: "looked" (things found), "round" (its number, the best answers so far) or "step" (of gradients, after a word; the
+    answer so far), and the seconds so far."""
 
     stage: str
     text: str
@@ -89,6 +91,16 @@ class Judged:
     table: ScoreTable
 
 
+@dataclass(eq=False)
+class _Proposed:
+    """The batches of all rounds, the scores of the last one, and what was left out while they were made."""
+
+    batches: list[Batch] = field(default_factory=list)
+    table: ScoreTable | None = None
+    rounds: int = 0
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
 class Answerer:
     """Generator, ensemble and beam, put together. Several threads may ask; they take turns at the language model and the scorers.
 
@@ -96,6 +108,7 @@ class Answerer:
         generator: proposes. scorers: judge. weights: name -> weight, default 1. segmenter: finds things.
         namer: what things are called. vocabulary: names to choose from.
         told: whether phrases for what is seen are proposed beside the language model's own words.
+        writer: writes one answer by gradients instead (`ContextWriter`); None = the ensemble chooses among proposals.
     """
 
     def __init__(
@@ -107,7 +120,9 @@ class Answerer:
         vocabulary: Sequence[str],
         weights: Mapping[str, float] | None = None,
         told: bool = True,
+        writer: ContextWriter | None = None,
     ) -> None:
+        self.writer = writer
         self.generator, self.segmenter, self.namer = generator, segmenter, namer
         self.vocabulary, self.told = tuple(vocabulary), told
         self.ensemble = Ensemble(scorers, weights, normalise="none", quorum=1)
@@ -157,7 +172,7 @@ class Answerer:
         told = tuple(name for rank in range(NAMES) for one in called for name in one[rank : rank + 1])
         inquiry = Inquiry(text, reading, sight, told if self.told else (), until)
         yield Progress("looked", f"{len(names)} things: {', '.join(names)}", time.monotonic() - started)
-        rounds: list[Iteration] = []
+        proposed = _Proposed()
         reason = ""
         with self._asking:
             if stop():
@@ -165,9 +180,12 @@ class Answerer:
             try:
                 if reason:
                     raise OutOfTime("stopped")
+                if self.writer is not None:
+                    reason = yield from self._write(self.writer, inquiry, seed, stop, proposed, started)
                 consensus = self._one if reading.asks in ONE_WORD else self._several
-                for iteration in consensus.iterate(inquiry, seed):
-                    rounds.append(iteration)
+                for iteration in consensus.iterate(inquiry, seed) if self.writer is None else ():
+                    proposed.batches.append(iteration.batch)
+                    proposed.table, proposed.rounds = iteration.table, proposed.rounds + 1
                     best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
                     yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
                     if stop() or inquiry.late:
@@ -177,7 +195,26 @@ class Answerer:
                 if not reason and not inquiry.late:
                     raise
                 reason = reason or "deadline"
-        yield self._chosen(question, inquiry, names, rounds, reason, started, observe)
+        yield self._chosen(question, inquiry, names, proposed, reason, started, observe)
+
+    def _write(
+        self, writer: ContextWriter, inquiry: Inquiry, seed: int, stop: Callable[[], bool], proposed: _Proposed, started: float
+    ) -> Generator[Progress, None, str]:
+        """Write one answer and judge it; returns why it ended early."""
+        steps = writer.iterate(inquiry, seed, stop)
+        while True:
+            try:
+                text, done = next(steps)
+            except StopIteration as end:
+                written: Written = end.value
+                break
+            yield Progress("step", f"{done}: {text}", time.monotonic() - started)
+        proposed.rounds, proposed.dropped = written.steps, dict(written.dropped)
+        if written.text:
+            batch = answers_batch([written.text], [written.likelihood], [written.tokens], [WORDS])
+            proposed.batches.append(batch)
+            proposed.table = self.ensemble.score(batch, inquiry)
+        return written.reason
 
     def seen(
         self, clip: Clip, until: float | None = None, stop: Callable[[], bool] = lambda: False
@@ -207,24 +244,23 @@ class Answerer:
         question: str,
         inquiry: Inquiry,
         names: tuple[str, ...],
-        rounds: Sequence[Iteration],
+        proposed: _Proposed,
         reason: str,
         started: float,
         observe: Callable[[Judged], None] | None,
     ) -> Answer:
         times = tuple(inquiry.sight.clip.times.tolist())
-        if not rounds:
+        if not proposed.batches or proposed.table is None:
             seconds = time.monotonic() - started
             return Answer(question, "", float("inf"), {}, (), times, {}, (), 0.0, {}, names, False, reason or "deadline", 0, seconds)
-        batch, last = _distinct([iteration.batch for iteration in rounds]), rounds[-1]
-        table = last.table
-        if len(batch) != len(last.batch) or len(rounds) > 1:
+        batch, last, table = _distinct(proposed.batches), proposed.batches[-1], proposed.table
+        if len(batch) != len(last) or len(proposed.batches) > 1:
             try:  # all answers of all rounds side by side: a scorer that was left out of one round is in or out for all of them
                 table = self.ensemble.score(batch, inquiry)
             except QuorumError:
                 if not inquiry.late:
                     raise
-                batch, table = last.batch, last.table
+                batch, table = last, proposed.table
         answers = tuple(texts_of(batch))
         if observe is not None:
             observe(Judged(answers, tuple(batch.category.tolist()), table))
@@ -245,11 +281,11 @@ class Answerer:
             by_frame,
             tuple(others.values())[:RUNNERS_UP],
             table.agreement(order[0]),
-            dict(table.dropped),
+            {**proposed.dropped, **table.dropped},
             names,
             not reason,
             reason,
-            len(rounds),
+            proposed.rounds,
             time.monotonic() - started,
         )
 
@@ -259,6 +295,8 @@ class Answerer:
     def close(self) -> None:
         """End the scorers' threads."""
         self.ensemble.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 def _distinct(batches: Sequence[Batch]) -> Batch:

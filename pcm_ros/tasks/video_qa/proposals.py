@@ -61,12 +61,7 @@ def answers_batch(texts: Sequence[str], likelihood: Sequence[float], tokens: Seq
     Raises:
         ValueError: a text is empty or too long.
     """
-    sequence = torch.zeros(len(texts), LONGEST_ANSWER, dtype=torch.uint8)
-    for row, text in enumerate(texts):
-        data = text.encode(errors="replace")
-        if not 0 < len(data) <= LONGEST_ANSWER:
-            raise ValueError(f"answer {row} has {len(data)} bytes; allowed: 1..{LONGEST_ANSWER}")
-        sequence[row, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    sequence = torch.stack([sequence_of(text) for text in texts])
     parameters = torch.tensor([list(likelihood), [float(count) for count in tokens]], dtype=torch.float64).T.contiguous()
     extras = {"sequence": sequence, "complete": torch.ones(len(texts), dtype=torch.bool)}
     return Batch(parameters, torch.tensor(list(category), dtype=torch.int64), extras)
@@ -74,8 +69,19 @@ def answers_batch(texts: Sequence[str], likelihood: Sequence[float], tokens: Seq
 
 def texts_of(batch: Batch) -> list[str]:
     """The texts of all proposals."""
-    return [_text(row) for row in batch.extras["sequence"]]
+    return [text_of(row) for row in batch.extras["sequence"]]
 
 
-def _text(row: Tensor) -> str:
+def sequence_of(text: str) -> Tensor:
+    """(96,) uint8, the text in UTF-8, padded by 0. Raises ValueError: it is empty or too long."""
+    data = text.encode(errors="replace")
+    if not 0 < len(data) <= LONGEST_ANSWER:
+        raise ValueError(f"answer '{text}' has {len(data)} bytes; allowed: 1..{LONGEST_ANSWER}")
+    sequence = torch.zeros(LONGEST_ANSWER, dtype=torch.uint8)
+    sequence[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return sequence
+
+
+def text_of(row: Tensor) -> str:
+    """The inverse of `sequence_of`."""
     return bytes(row[row > 0].tolist()).decode(errors="replace")
