@@ -24,10 +24,10 @@ from pcm_ros.evidence import Document, Estimate, mean, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.evidence.intervals import paired
 from pcm_ros.models.sentence import sentence_encoder
+from pcm_ros.sight.frames import Clip, clip_of, read_clip
 from pcm_ros.sim.clips import TEST_FROM, clip
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
 from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, STRATEGIES, Strategy, build
-from pcm_ros.tasks.video_qa.frames import Clip, clip_of, read_clip
 from pcm_ros.tasks.video_qa.generator import WORDS
 from pcm_ros.tasks.video_qa.reading import bare, normalised
 

@@ -15,9 +15,9 @@ from rich.text import Text
 from pcm_ros.consensus import QuorumError
 from pcm_ros.console import INTERRUPTED, json_values, printable, stop_on_signals
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.sight.frames import Policy, UnusableClip, read_clip
 from pcm_ros.tasks.video_qa import assembly
 from pcm_ros.tasks.video_qa.answerer import Answer, Progress
-from pcm_ros.tasks.video_qa.frames import Policy, UnusableClip, read_clip
 from pcm_ros.tasks.video_qa.reading import UnusableQuestion, checked_question
 
 

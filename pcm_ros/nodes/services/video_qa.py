@@ -26,9 +26,9 @@ from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter
 from pcm_ros.nodes.services.task import Refused, ServedTask, Work
+from pcm_ros.sight.frames import POLICIES, WIDTH, Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.tasks.video_qa import assembly
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
-from pcm_ros.tasks.video_qa.frames import POLICIES, WIDTH, Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.tasks.video_qa.reading import UnusableQuestion, checked_question
 
 MOST_IMAGES = 600

@@ -12,16 +12,13 @@ from typing import Literal, get_args
 from pcm_ros.consensus import Scorer
 from pcm_ros.models.clip import Clip
 from pcm_ros.models.diffusion import DiffusionModel
-from pcm_ros.models.image_tower import ImageTower
-from pcm_ros.models.registry import entry
-from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.models.embedded import embedded_clip, embedded_image_tower, embedded_segmenter
 from pcm_ros.models.tower_clip import TowerClip
+from pcm_ros.sight.naming import ClipExpert, Namer
 from pcm_ros.tasks.image_generation.painter import Painter, Picture, Progress, Request
 from pcm_ros.tasks.image_generation.prompt import Prompt
 from pcm_ros.tasks.image_generation.readers import ReadingExpert, Regions
 from pcm_ros.tasks.image_generation.scorers import ClassifierExpert, RegionClipExpert, SegmenterExpert, TowerClipExpert, classes_of
-from pcm_ros.tasks.video_qa.assembly import clip_model
-from pcm_ros.tasks.video_qa.naming import ClipExpert, Namer
 
 Method = Literal["consensus", "gradient", "guidance"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -46,34 +43,13 @@ def _model(folder: Path | None, solver: str) -> DiffusionModel:
 
 
 @functools.cache
-def _tower() -> ImageTower:
-    return ImageTower(entry("efficientnet-lite0", "image").files[0])
-
-
-@functools.cache
-def _clip(name: str) -> Clip:
-    weights, config = entry(name, "clip").files
-    return Clip(config, weights)
-
-
-@functools.cache
-def _tower_clip() -> TowerClip:
-    return TowerClip("pcm-clip-towers", entry("pcm-clip-towers", "clip").files[0], _tower())
-
-
-@functools.cache
-def _segmenter() -> TextSegmenter:
-    return TextSegmenter(entry("segmenter", "segmenter").files[0])
-
-
-@functools.cache
 def _regions() -> Regions:
-    return Regions(_segmenter())
+    return Regions(embedded_segmenter())
 
 
 @functools.cache
 def _namer(name: str) -> Namer:
-    return Namer([ClipExpert(clip_model(name))])
+    return Namer([ClipExpert(embedded_clip(name))])
 
 
 def experts_for(prompt: Prompt, names: Sequence[str] = READERS) -> list[Scorer]:
@@ -86,14 +62,18 @@ def experts_for(prompt: Prompt, names: Sequence[str] = READERS) -> list[Scorer]:
     found: list[Scorer] = []
     for name in names:
         if name == "segmenter":
-            found.append(SegmenterExpert(_segmenter(), prompt))
+            found.append(SegmenterExpert(embedded_segmenter(), prompt))
         elif name == "classifier":
             if kinds := classes_of(prompt):
-                found.append(ClassifierExpert(_tower(), kinds))
+                found.append(ClassifierExpert(embedded_image_tower(), kinds))
         elif name == "pcm-clip-towers-cutouts":
-            found.append(TowerClipExpert(name, _tower_clip(), _tower(), prompt))
+            towers = embedded_clip("pcm-clip-towers")
+            assert isinstance(towers, TowerClip)
+            found.append(TowerClipExpert(name, towers, embedded_image_tower(), prompt))
         elif name == "pcm-clip-resnet-cutouts":
-            found.append(RegionClipExpert(name, _clip("pcm-clip-resnet"), prompt))
+            clip = embedded_clip("pcm-clip-resnet")
+            assert isinstance(clip, Clip)
+            found.append(RegionClipExpert(name, clip, prompt))
         else:
             found.append(ReadingExpert(name, _namer(name), _regions(), prompt))
     return found

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from pcm_ros.consensus import Batch
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.sight.frames import clip_of
+from pcm_ros.sight.naming import Namer
+from pcm_ros.sight.things import Sight, look
 from pcm_ros.tasks.image_generation.prompt import Prompt, Relation
-from pcm_ros.tasks.video_qa.frames import clip_of
-from pcm_ros.tasks.video_qa.naming import Namer
-from pcm_ros.tasks.video_qa.things import Sight, look
 
 MISSING, UNASKED = 6.0, 3.0  # nats for a thing that is not there, and for a region that nobody asked for
 APART, LEVEL, ABOVE = 0.10, 0.08, 0.05  # shares of the picture's side

@@ -12,12 +12,8 @@ from typing import Any
 from pcm_ros.consensus import Cascade, Consensus, CrossEntropy, Ensemble, Generator, Scorer, Stop
 from pcm_ros.consensus.energies import Aggregate, Normalise
 from pcm_ros.models import registry
-from pcm_ros.models.clip import Clip, RegionTextModel
-from pcm_ros.models.color_statistics import ColorStatistics
-from pcm_ros.models.image_tower import ImageTower
+from pcm_ros.models.embedded import embedded_clip, embedded_segmenter
 from pcm_ros.models.loading import set_threads
-from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.models.tower_clip import TowerClip
 from pcm_ros.tasks.manipulation.feasibility import (
     CollisionScorer,
     GraspScorer,
@@ -91,21 +87,6 @@ class ManipulationConfig:
     @property
     def policy(self) -> PolicyConfig:
         return PolicyConfig(attempts=self.attempts, holds=self.holds, present=self.present)
-
-
-@functools.cache
-def embedded_segmenter() -> TextSegmenter:
-    """The segmenter of the package, loaded once a process. Raises ModelUnavailable."""
-    return TextSegmenter(registry.entry("segmenter", "segmenter").files[0])
-
-
-@functools.cache
-def embedded_clip(name: str) -> RegionTextModel:
-    """A CLIP of the package, loaded once a process. Raises ModelUnavailable."""
-    weights, *others = registry.entry(name, "clip").files
-    if not others:
-        return TowerClip(name, weights, ColorStatistics())
-    return Clip(others[0], weights) if others[0].suffix == ".json" else TowerClip(name, weights, ImageTower(others[0]))
 
 
 @functools.cache

@@ -12,14 +12,14 @@ import numpy as np
 
 from pcm_ros.consensus import Batch, Beam, Consensus, Ensemble, QuorumError, Scorer, ScoreTable, Stop
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.sight.frames import Clip
+from pcm_ros.sight.naming import Namer
+from pcm_ros.sight.things import Sight, look, nothing
 from pcm_ros.tasks.video_qa.context_gradient import ContextWriter, Written
-from pcm_ros.tasks.video_qa.frames import Clip
 from pcm_ros.tasks.video_qa.generator import WORDS, AnswerGenerator
-from pcm_ros.tasks.video_qa.naming import Namer
 from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, texts_of
 from pcm_ros.tasks.video_qa.reading import checked_question, normalised, read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer
-from pcm_ros.tasks.video_qa.things import Sight, look, nothing
 
 KEPT_CLIPS = 4
 ROUNDS = 2

@@ -12,20 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pcm_ros.consensus import Scorer
-from pcm_ros.models import registry
-from pcm_ros.models.clip import Clip as ImageTextModel
-from pcm_ros.models.clip import RegionTextModel
-from pcm_ros.models.color_statistics import ColorStatistics
-from pcm_ros.models.image_tower import ImageTower
+from pcm_ros.models.embedded import embedded_clip, embedded_segmenter
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import set_threads
-from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.models.tower_clip import TowerClip
+from pcm_ros.sight.frames import Clip, clip_of, read_clip
+from pcm_ros.sight.naming import ClipExpert, Expert, Namer, SegmenterExpert
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
 from pcm_ros.tasks.video_qa.context_gradient import ContextWriter
-from pcm_ros.tasks.video_qa.frames import Clip, clip_of, read_clip
 from pcm_ros.tasks.video_qa.generator import AnswerGenerator
-from pcm_ros.tasks.video_qa.naming import ClipExpert, Expert, Namer, SegmenterExpert
 from pcm_ros.tasks.video_qa.scorers import CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
@@ -39,14 +33,6 @@ WEIGHTS: Mapping[str, float] = {"motion": 2.0, "relations": 2.0, "counts": 1.0, 
 Strategy = Literal["words", "gradient"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 _loading = threading.Lock()
-
-
-def clip_model(name: str) -> RegionTextModel:
-    """The embedded CLIP of a name. Raises ModelUnavailable."""
-    weights, *others = registry.entry(name, "clip").files
-    if not others:
-        return TowerClip(name, weights, ColorStatistics())
-    return ImageTextModel(others[0], weights) if others[0].suffix == ".json" else TowerClip(name, weights, ImageTower(others[0]))
 
 
 def build(
@@ -77,8 +63,8 @@ def build(
     if strategy == "gradient" and not experts_on_clips:
         raise ValueError(f"scorers are {list(scorers)}; allowed with strategy 'gradient': at least one that looks at the clip")
     set_threads()
-    segmenter = TextSegmenter(registry.entry("segmenter", "segmenter").files[0])
-    experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(clip_model(name)) for name in CLIPS}}
+    segmenter = embedded_segmenter()
+    experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(embedded_clip(name)) for name in CLIPS}}
     together = Namer(list(experts.values()))
     made: dict[str, Scorer] = {name: FrameScorer(Namer([expert])) for name, expert in experts.items()}
     made |= {"motion": MotionScorer(together), "relations": RelationScorer(together), "counts": CountScorer(together)}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
+from pcm_ros.sight.things import Sight
 from pcm_ros.tasks.video_qa.reading import Reading
-from pcm_ros.tasks.video_qa.things import Sight
 
 LONGEST_ANSWER = 96
 """Bytes of an answer in UTF-8."""

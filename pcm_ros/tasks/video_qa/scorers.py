@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
-from pcm_ros.tasks.video_qa.naming import COLOURS, Namer, colour_and_kind
+from pcm_ros.sight.naming import COLOURS, Namer, colour_and_kind
+from pcm_ros.sight.things import Region, Sight
 from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
 from pcm_ros.tasks.video_qa.reading import ANYTHING, Reading, bare, number_of, truth_of
-from pcm_ros.tasks.video_qa.things import Region, Sight
 
 Floats = npt.NDArray[np.float64]
 CAP = 8.0

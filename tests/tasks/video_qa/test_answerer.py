@@ -13,14 +13,14 @@ from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.registry import Calibration
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.sight.frames import clip_of
+from pcm_ros.sight.naming import Namer, SegmenterExpert
+from pcm_ros.sight.things import nothing
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
-from pcm_ros.tasks.video_qa.frames import clip_of
 from pcm_ros.tasks.video_qa.generator import PHRASES, WORDS, AnswerGenerator
-from pcm_ros.tasks.video_qa.naming import Namer, SegmenterExpert
 from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
 from pcm_ros.tasks.video_qa.reading import UnusableQuestion, read_question
 from pcm_ros.tasks.video_qa.scorers import CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
-from pcm_ros.tasks.video_qa.things import nothing
 
 QUESTION = "Which object moves first?"
 CLIP = clip_of([np.full((64, 96, 3), 40 * number, dtype=np.uint8) for number in range(4)])

@@ -14,16 +14,16 @@ from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.registry import Calibration
 from pcm_ros.models.segmentation import TextSegmenter
+from pcm_ros.sight.frames import clip_of
+from pcm_ros.sight.naming import Namer, SegmenterExpert
+from pcm_ros.sight.things import nothing
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Progress
 from pcm_ros.tasks.video_qa.assembly import build
 from pcm_ros.tasks.video_qa.context_gradient import ContextWriter, Written
-from pcm_ros.tasks.video_qa.frames import clip_of
 from pcm_ros.tasks.video_qa.generator import AnswerGenerator
-from pcm_ros.tasks.video_qa.naming import Namer, SegmenterExpert
 from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
 from pcm_ros.tasks.video_qa.reading import read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer, LanguageScorer
-from pcm_ros.tasks.video_qa.things import nothing
 from tests.models.tiny_language import make_model
 
 QUESTION = "Which object moves first?"

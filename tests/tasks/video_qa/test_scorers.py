@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.registry import Calibration
-from pcm_ros.tasks.video_qa.frames import Clip
-from pcm_ros.tasks.video_qa.naming import Namer, colour_and_kind
+from pcm_ros.sight.frames import Clip
+from pcm_ros.sight.naming import Namer, colour_and_kind
+from pcm_ros.sight.things import Region, Sight, Thing, followed, motion_of, nothing
 from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, texts_of
 from pcm_ros.tasks.video_qa.reading import read_question
 from pcm_ros.tasks.video_qa.scorers import CAP, CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
-from pcm_ros.tasks.video_qa.things import Region, Sight, Thing, followed, motion_of, nothing
 
 FRAMES = 6
 NAMES = ("red mug", "blue bowl", "green block")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pcm_ros.cli import app
+from tests.conftest import MakeVideo
 from tests.models.tiny_language import make_model
 
-MakeVideo = Callable[..., Path]
 QUESTION = "Which object moves first?"
 
 

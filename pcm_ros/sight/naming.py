@@ -22,7 +22,7 @@ from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.models.registry import Calibration, calibration, known_words
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.models.sentence import sentence_encoder
-from pcm_ros.tasks.video_qa.things import Sight
+from pcm_ros.sight.things import Sight
 
 LOOKS = 4
 """Frames in which a CLIP looks at each thing."""

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pcm_ros.models.segmentation import ImageFeatures, TextSegmenter
-from pcm_ros.tasks.video_qa.frames import Clip
+from pcm_ros.sight.frames import Clip
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pcm_ros.tasks.video_qa.frames import Clip, UnusableClip, chosen, clip_of, read_clip
-from tests.tasks.video_qa.conftest import MakeVideo
+from pcm_ros.sight.frames import Clip, UnusableClip, chosen, clip_of, read_clip
+from tests.conftest import MakeVideo
 
 
 def bar(frame: np.ndarray) -> float:
