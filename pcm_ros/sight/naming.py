@@ -87,7 +87,7 @@ class ClipExpert:
     def logits(self, sight: Sight, texts: Sequence[str], kinds: bool) -> Tensor:
         """See Expert."""
         result = torch.full((len(sight.clip.frames), len(sight.things), len(texts)), torch.nan)
-        for t, things, embeddings in self._kept.get(sight.clip.key, lambda: self._encoded(sight)):
+        for t, things, embeddings in self._kept.get(sight.key, lambda: self._encoded(sight)):
             asked = embeddings if kinds else embeddings[:1]
             result[t, things] = torch.stack([self._model.logits(one, texts) for one in asked]).mean(dim=0)
         return result

@@ -59,6 +59,7 @@ class Sight:
         clip: the clip. features: of each frame. things: M things, the longest seen first.
         middles: (T, M, 2) shares of width and height, NaN where a thing is not seen.
         moves: (M,) how likely it is that a thing moves. onset: (M,) the frame in which it begins to; T where it never does.
+        part: "" or what of the things this is, see `halves`.
     """
 
     clip: Clip
@@ -67,6 +68,12 @@ class Sight:
     middles: Floats
     moves: Floats
     onset: npt.NDArray[np.int64]
+    part: str = ""
+
+    @property
+    def key(self) -> str:
+        """What models made of these things of these frames is kept under it."""
+        return self.clip.key + self.part
 
     def mask(self, thing: int, frame: int) -> Mask:
         """(H, W) bool of a thing in a frame where it is seen."""
@@ -106,14 +113,44 @@ def regions_of(features: ImageFeatures) -> list[Region]:
     found = []
     for name in names[np.argsort(-counts, kind="stable")][:MOST_THINGS]:
         cells = label == name
-        rows, columns = np.nonzero(cells)
-        if len(rows) < LEAST_CELLS or len(rows) > 0.4 * h * w:
+        size = int(cells.sum())
+        if size < LEAST_CELLS or size > 0.4 * h * w:
             continue
-        middle = np.array([(columns.mean() + 0.5) / w, (rows.mean() + 0.5) / h])
-        box = np.array([columns.min() / w, rows.min() / h, (columns.max() + 1) / w, (rows.max() + 1) / h])
         mean = embedding[torch.from_numpy(cells)].mean(dim=0)
-        found.append(Region(cells, middle, box, (mean / mean.norm().clamp_min(1e-6)).double().numpy()))
+        found.append(_region(cells, (mean / mean.norm().clamp_min(1e-6)).double().numpy()))
     return found
+
+
+def _region(cells: Mask, embedding: Floats) -> Region:
+    """Of cells (h, w), at least one of them."""
+    h, w = cells.shape
+    rows, columns = np.nonzero(cells)
+    middle = np.array([(columns.mean() + 0.5) / w, (rows.mean() + 0.5) / h])
+    box = np.array([columns.min() / w, rows.min() / h, (columns.max() + 1) / w, (rows.max() + 1) / h])
+    return Region(cells, middle, box, embedding)
+
+
+def halves(sight: Sight) -> Sight:
+    """The upper halves of all things, then the lower ones, as 2 M things: where one stands on another, the segmenter often takes both for
+    one. A thing of a single row of cells is both of its halves."""
+    parts: list[list[Thing]] = [[], []]
+    for thing in sight.things:
+        cut: list[dict[int, Region]] = [{}, {}]
+        for frame, region in thing.regions.items():
+            rows = np.nonzero(region.cells)[0]
+            middle = float(np.median(rows))
+            above = np.arange(len(region.cells))[:, None] < middle
+            for half, inside in enumerate((above, ~above)):
+                cells = region.cells & inside if (region.cells & inside).any() else region.cells
+                cut[half][frame] = _region(cells, region.embedding)
+        for half in (0, 1):
+            parts[half].append(Thing(cut[half]))
+    things = (*parts[0], *parts[1])
+    middles = np.full((len(sight.clip.frames), len(things), 2), np.nan)
+    for m, thing in enumerate(things):
+        for t, region in thing.regions.items():
+            middles[t, m] = region.middle
+    return Sight(sight.clip, sight.features, things, middles, np.tile(sight.moves, 2), np.tile(sight.onset, 2), "/halves")
 
 
 def nothing(clip: Clip) -> Sight:

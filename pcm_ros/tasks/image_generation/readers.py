@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,13 +21,14 @@ from pcm_ros.consensus import Batch
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.sight.frames import clip_of
 from pcm_ros.sight.naming import Namer
-from pcm_ros.sight.things import Sight, look
+from pcm_ros.sight.things import Sight, halves, look
 from pcm_ros.tasks.image_generation.prompt import Prompt, Relation
 
 MISSING, UNASKED = 6.0, 3.0  # nats for a thing that is not there, and for a region that nobody asked for
 APART, LEVEL, ABOVE = 0.10, 0.08, 0.05  # shares of the picture's side
 FORESHORTENED = 1.4  # distances on the table by those in the picture, from the front to the back: of a camera 45 degrees above it
 SOFT = 0.03
+AS_ONE = 1.0  # nats for two things that are seen as one: less is known of them
 LEAST_SIDE = 256  # pixels: what is smaller is enlarged before the models look at it
 KEPT = 64
 
@@ -37,6 +39,7 @@ class Regions:
     def __init__(self, segmenter: TextSegmenter) -> None:
         self._segmenter, self._lock = segmenter, threading.Lock()
         self._kept: OrderedDict[bytes, Sight] = OrderedDict()
+        self._halves: OrderedDict[str, Sight] = OrderedDict()
 
     def of(self, picture: npt.NDArray[np.uint8]) -> Sight:
         """Of (H, W, 3) uint8, as a clip of one frame."""
@@ -55,15 +58,25 @@ class Regions:
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def halves_of(self, sight: Sight) -> Sight:
+        """See `halves`; of a picture that was looked at here."""
+        with self._lock:
+            if sight.key not in self._halves:
+                self._halves[sight.key] = halves(sight)
+                while len(self._halves) > KEPT:
+                    self._halves.popitem(last=False)
+            return self._halves[sight.key]
+
 
 class ReadingExpert:
     """An image-text model that reads the regions of a picture.
 
     E in nats, >= 0: the things of the prompt, each as often as it is asked for, are assigned to regions so that the sum of -log sigmoid of
     the log-odds is least; MISSING at most for each, UNASKED for each region that is left, and for each relation softplus of how far the
-    middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there).
+    middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there). Two things of
+    which one is on or in the other may be one region too, whose halves are then read apart.
 
-    Wrong where regions are: things in or on others are often one region to the segmenter, and a thing in two parts is two.
+    Wrong where regions are: things that touch are at times one region to the segmenter, and a thing in two parts is two.
 
     Args:
         name: of the expert. namer: with this model alone. regions: shared by the readers of a painter.
@@ -84,13 +97,39 @@ class ReadingExpert:
     def _read(self, sight: Sight) -> float:
         if not sight.things:
             return MISSING * (len(self._slots) + len(self._prompt.relations))
+        costs = self._costs(sight, self._slots)
+        energy, place = self._assigned(costs)
+        middles = {self._slots[slot]: sight.middles[0, region] for slot, region in place.items()}
+        least = energy + sum(misplaced(relation, middles) for relation in self._prompt.relations)
+        for relation in self._prompt.relations:
+            if relation.word in ("on", "in"):
+                least = min(least, self._as_one(sight, costs, relation))
+        return least
+
+    def _costs(self, sight: Sight, things: Sequence[int]) -> npt.NDArray[np.float64]:
+        """(len(things), M) nats for each of these things of the prompt to be each thing that is seen."""
         odds = self._namer.log_odds(sight, self._prompt.things).double().nan_to_num(-MISSING).numpy()
-        costs = np.minimum(np.logaddexp(0, -odds[:, self._slots].T), MISSING)  # (slot, region)
+        return np.minimum(np.logaddexp(0, -odds[:, list(things)].T), MISSING)
+
+    @staticmethod
+    def _assigned(costs: npt.NDArray[np.float64]) -> tuple[float, dict[int, int]]:
+        """Nats of the cheapest assignment of slots to regions, and slot -> region."""
         slots, regions = linear_sum_assignment(costs)
-        energy = float(costs[slots, regions].sum())
-        energy += MISSING * (len(self._slots) - len(slots)) + UNASKED * (odds.shape[0] - len(regions))
-        middles = {self._slots[slot]: sight.middles[0, region] for slot, region in zip(slots, regions, strict=True)}
-        return energy + sum(misplaced(relation, middles) for relation in self._prompt.relations)
+        missing, unasked = costs.shape[0] - len(slots), costs.shape[1] - len(regions)
+        energy = float(costs[slots, regions].sum()) + MISSING * missing + UNASKED * unasked
+        return energy, dict(zip(slots.tolist(), regions.tolist(), strict=True))
+
+    def _as_one(self, sight: Sight, costs: npt.NDArray[np.float64], relation: Relation) -> float:
+        """The energy if the two things of a relation are one region, what is on or in the other one its upper half."""
+        count = len(sight.things)
+        parts = self._costs(self._regions.halves_of(sight), (relation.subject, relation.object))
+        both = parts[0, :count] + parts[1, count:] + AS_ONE
+        gone = {self._slots.index(thing) for thing in (relation.subject, relation.object)}
+        others = [slot for slot in range(len(self._slots)) if slot not in gone]
+        energy, place = self._assigned(np.vstack([both, costs[others]]))
+        middles = {self._slots[others[slot - 1]]: sight.middles[0, region] for slot, region in place.items() if slot}
+        middles |= dict.fromkeys((relation.subject, relation.object), sight.middles[0, place[0]]) if 0 in place else {}
+        return energy + sum(misplaced(other, middles) for other in self._prompt.relations if other is not relation)
 
 
 def misplaced(relation: Relation, middles: dict[int, npt.NDArray[np.float64]]) -> float:

@@ -1,15 +1,22 @@
-"""What a relation costs, by where the middles of two regions are."""
+"""What readers make of regions: what a relation costs by where the middles are, and two things that are one region."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import pybullet
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcm_ros.tasks.image_generation.prompt import Relation
+from pcm_ros.consensus import Batch
+from pcm_ros.sight.frames import clip_of
+from pcm_ros.sight.things import Region, Sight, Thing, halves
+from pcm_ros.sim.pictures import pictures, relation
+from pcm_ros.tasks.image_generation.assembly import READERS, experts_for
+from pcm_ros.tasks.image_generation.prompt import Relation, read_prompt
 from pcm_ros.tasks.image_generation.readers import FORESHORTENED, MISSING, misplaced
 
 DIRECTIONS = {"right": 0.0, "front": 90.0, "left": 180.0, "behind": 270.0}  # degrees from x to y, y downwards in the picture
@@ -45,3 +52,42 @@ def test_on_is_above_and_in_is_within() -> None:
     below = {1: np.array([0.5, 0.5])}
     assert misplaced(on, {0: over, **below}) < 0.3 < 2 < misplaced(on, {0: beside, **below})
     assert misplaced(within, {0: inside, **below}) < 0.3 < 2 < misplaced(within, {0: beside, **below})
+
+
+def test_halves_of_a_region() -> None:
+    cells = np.zeros((8, 8), dtype=bool)
+    cells[1:7, 3:5] = True
+    flat = np.zeros((8, 8), dtype=bool)
+    flat[4, 1:6] = True
+    empty = np.zeros(3)
+    things = tuple(Thing({0: Region(mask, empty[:2], np.zeros(4), empty)}) for mask in (cells, flat))
+    clip = clip_of([np.zeros((16, 16, 3), dtype=np.uint8)], count=1)
+    sight = Sight(clip, (), things, np.zeros((1, 2, 2)), np.zeros(2), np.zeros(2, dtype=np.int64))
+    upper, upper_flat, lower, lower_flat = (thing.regions[0].cells for thing in halves(sight).things)
+    assert np.array_equal(upper | lower, cells) and not (upper & lower).any()
+    assert np.nonzero(upper)[0].max() < np.nonzero(lower)[0].min()
+    assert np.array_equal(upper_flat, flat) and np.array_equal(lower_flat, flat), "a single row is both"
+    assert halves(sight).middles[0, 0, 1] < halves(sight).middles[0, 2, 1] and halves(sight).key != sight.key
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "segmenter"])
+def test_what_stands_on_something_is_read_though_both_are_one_region(name: str) -> None:
+    """Renders of things on or in another: the true prompt costs less than one that puts them side by side."""
+    client = pybullet.connect(pybullet.DIRECT)
+    try:
+        renders = [(rgb, things) for world in range(24) for rgb, things in pictures(client, 661_000, world, "train")]
+    finally:
+        pybullet.disconnect(client)
+    stacked = [(rgb, things) for rgb, things in renders if len(things) == 2 and any(thing.host >= 0 for thing in things)][:16]
+    assert len(stacked) == 16
+    right = 0
+    for rgb, things in stacked:
+        subject = 0 if things[0].host == 1 else 1
+        how = relation(subject, 1 - subject, things)
+        one, other = (f"a {thing.color} {thing.kind}" for thing in (things[subject], things[1 - subject]))
+        image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        batch = Batch(torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64), {"image": image})
+        prompts = (f"{one} {how} {other}", f"{one} to the left of {other}")
+        energies = [float(experts_for(read_prompt(prompt), [name])[0].energy(batch, None)) for prompt in prompts]
+        right += energies[0] < energies[1]
+    assert right >= 11, f"{right} of 16"
