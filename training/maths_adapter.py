@@ -28,7 +28,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcm_ros.models.language import embedded_language_model, load_causal
+from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
 from pcm_ros.tasks.mathematics.notation import EQUATION, compact, prompt, written
 from training.maths_problems import make_problem

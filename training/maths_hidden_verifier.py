@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pcm_ros.consensus import Batch
-from pcm_ros.models.language import LanguageModel, embedded_language_model, load_causal, round_weights
+from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch

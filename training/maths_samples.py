@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from pcm_ros.consensus import mixed_seed
-from pcm_ros.models.language import embedded_language_model, load_causal, round_weights
+from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt

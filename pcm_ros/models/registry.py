@@ -56,7 +56,7 @@ class ModelEntry:
 @functools.cache
 def registry() -> dict[str, ModelEntry]:
     """All embedded models by name."""
-    from pcm_ros.models.language import embedded_language_model
+    from pcm_ros.models.causal_loading import embedded_language_model
     from pcm_ros.models.sentence import embedded_folder
 
     try:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcm_ros.models.language import LanguageModel, load_causal
+from pcm_ros.models.causal_loading import load_causal
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from tests.models.tiny_language import make_model

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pcm_ros.models import registry
+from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.diffusion import SentenceTokens
-from pcm_ros.models.language import embedded_language_model, load_causal
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 from pcm_ros.sim.pictures import pictures

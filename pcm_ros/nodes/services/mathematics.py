@@ -9,7 +9,7 @@ from typing import Any
 
 from pcm_ros import msg, srv
 from pcm_ros.consensus import QuorumError
-from pcm_ros.models.language import embedded_language_model
+from pcm_ros.models.causal_loading import embedded_language_model
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pcm_ros.consensus import Scorer
-from pcm_ros.models.language import LanguageModel, embedded_language_model
+from pcm_ros.models.causal_loading import embedded_language_model
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.sentence import sentence_encoder

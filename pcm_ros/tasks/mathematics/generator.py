@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from pcm_ros.consensus import Batch, BeamState
-from pcm_ros.models.language import Branches, LanguageModel, gathered
+from pcm_ros.models.key_value_cache import Branches, gathered
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.arithmetic import calculator, equations, written_number
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of

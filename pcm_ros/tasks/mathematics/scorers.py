@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
-from pcm_ros.models.language import Branches, LanguageModel, gathered
+from pcm_ros.models.key_value_cache import Branches, gathered
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.arithmetic import final_answer
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from pcm_ros.consensus import Batch
-from pcm_ros.models.language import LanguageModel, pack_linear_layers
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.low_rank import merge_adapter
+from pcm_ros.models.packed_linear import pack_linear_layers
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder
 from pcm_ros.tasks.mathematics.notation import ANSWER, display
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Ensemble, Gradient, GradientState, QuorumError, Scorer, Stop
-from pcm_ros.models.language import Branches, LanguageModel
+from pcm_ros.models.key_value_cache import Branches
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.video_qa.generator import BREADTH, PREAMBLE, prompt
 from pcm_ros.tasks.video_qa.proposals import LONGEST_ANSWER, Inquiry, answers_batch, sequence_of, text_of
 

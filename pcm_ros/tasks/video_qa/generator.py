@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from pcm_ros.consensus import Batch, BeamState
-from pcm_ros.models.language import Branches, LanguageModel
+from pcm_ros.models.key_value_cache import Branches
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.video_qa.proposals import LONGEST_ANSWER, Inquiry, answers_batch, texts_of
 
 PREAMBLE = """Question: What colour is the car that stops?

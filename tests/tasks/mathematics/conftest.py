@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcm_ros.models.language import LanguageModel, load_causal
+from pcm_ros.models.causal_loading import load_causal
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.notation import prompt, written
 from tests.models.tiny_language import make_model
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pcm_ros.models.language import LanguageModel, embedded_language_model
+from pcm_ros.models.causal_loading import embedded_language_model
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES

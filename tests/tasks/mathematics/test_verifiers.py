@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pcm_ros.models.language import LanguageModel, load_causal
+from pcm_ros.models.causal_loading import load_causal
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
 from pcm_ros.models.sentence import sentence_encoder
