@@ -68,7 +68,7 @@ class _Prepared:
 
 
 def run_one(item: tuple[Asked, int], prepared: _Prepared) -> dict[str, Any]:
-    """A prompt by all methods."""
+    """A prompt by all methods; `candidates`: what the ensemble chose from, best first, with what each expert said of it."""
     asked, number = item
 
     def told(image: npt.NDArray[np.uint8], made: Picture) -> dict[str, Any]:
@@ -92,7 +92,9 @@ def run_one(item: tuple[Asked, int], prepared: _Prepared) -> dict[str, Any]:
         if len(prepared.experts) > 1:
             best = min(range(len(shown)), key=lambda row: energies[row].get(name, np.inf))
             results[f"expert.{name}"] = told(shown[best], agreed)
-    results["any"] = {"fulfilled": any(fulfilled(asked, found) for found in prepared.judge.judge(np.stack(shown)))}
+    good = [fulfilled(asked, found) for found in prepared.judge.judge(np.stack(shown))]
+    results["any"] = {"fulfilled": any(good)}
+    candidates = [{"fulfilled": one, "energies": dict(energy)} for one, energy in zip(good, energies, strict=True)]
     if prepared.steps >= 2 * EQUAL:
         equal = prepared.together.paint(prepared.request(asked, number, prepared.steps // EQUAL, EQUAL))
         results[EQUALLY] = told(equal.image, equal)
@@ -100,7 +102,7 @@ def run_one(item: tuple[Asked, int], prepared: _Prepared) -> dict[str, Any]:
         for method, worker in prepared.guided.items():
             made = worker.paint(prepared.request(asked, number, prepared.steps, 1))
             results[method] = told(made.image, made)
-    return {"prompt": asked.text, "category": asked.category, "methods": results}
+    return {"prompt": asked.text, "category": asked.category, "methods": results, "candidates": candidates}
 
 
 def as_png(image: npt.NDArray[np.uint8]) -> str:

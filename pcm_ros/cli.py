@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -410,8 +411,17 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point. Exit code 130 after Ctrl-C, wherever it met the command."""
+    from pcm_ros.console import INTERRUPTED, remember_interrupts, was_interrupted
+
+    remember_interrupts()
+    try:
+        app()
+    except (Exception, SystemExit) as error:
+        # Typer makes 1 of an interrupt that no command caught, extensions an ImportError of one that met them while they were loading.
+        if was_interrupted() and (not isinstance(error, SystemExit) or error.code == 1):
+            sys.exit(INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -43,10 +44,32 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+_interrupted = threading.Event()
+
+
+def remember_interrupts() -> None:
+    """SIGINT raises KeyboardInterrupt as usual, and is remembered: one that is raised in a callback of an import, or in an extension's
+    start, is lost otherwise."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started this process wants something else
+        signal.signal(signal.SIGINT, handle)
+
+
+def was_interrupted() -> bool:
+    """Whether SIGINT came since `remember_interrupts`."""
+    return _interrupted.is_set()
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, in place of their usual effect."""
+    """An event that SIGINT and SIGTERM set, in place of their usual effect; set at once if SIGINT came before and was lost."""
     asked = threading.Event()
+    if was_interrupted():
+        asked.set()
     before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked

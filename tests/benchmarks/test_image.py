@@ -127,6 +127,7 @@ def test_a_small_run_has_every_figure(tmp_path: Path) -> None:
     assert results["guidance"].n == 3
     records = document.records
     assert [len(from_png(record["methods"]["ensemble"]["picture"])) for record in records] == [64] * 3
+    assert all(len(record["candidates"]) == 2 and record["candidates"][0]["energies"] for record in records)
     assert next(iter(figures(records).values())).startswith("data:image/png;base64,")
 
 
