@@ -5,12 +5,16 @@ New examples are looked for with `pytest --hypothesis-profile=explore`. Besides,
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background jobs; the processes under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("pcm_ros", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
