@@ -7,6 +7,7 @@ model says by itself (ZeroCap: Tewel et al., arXiv 2111.14447, equations 2 to 5)
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,17 +120,19 @@ class WordExpert:
 
     def __init__(self, expert: Scorer) -> None:
         self.name, self.cost, self._expert = expert.name, expert.cost, expert
+        # Of the newest opening: its rounds ask the same. The inquiry is held weakly, an idle expert must not keep images alive.
+        self._asked: weakref.ref[Inquiry] | None = None
         self._judged: tuple[bytes, Tensor] = (b"", torch.zeros(0))
 
     def energy(self, batch: Batch, context: Inquiry) -> Tensor:
         """(1,) float64."""
         sequence = batch.extras["sequence"][0]
-        key = sequence.numpy().tobytes() + context.question.encode()
-        if self._judged[0] != key:
+        key = sequence.numpy().tobytes()
+        if self._asked is None or self._asked() is not context or self._judged[0] != key:
             texts = [text_of(row) for row in sequence]
             answers = answers_batch(texts, [0.0] * len(texts), [1] * len(texts), [0] * len(texts))
             with torch.no_grad():
-                self._judged = (key, self._expert.energy(answers, context).double())
+                self._asked, self._judged = weakref.ref(context), (key, self._expert.energy(answers, context).double())
         energies = self._judged[1]
         if float(energies.max() - energies.min()) < INDIFFERENT:
             return 0.0 * batch.parameters.sum(dim=1)

@@ -19,9 +19,9 @@ from pcm_ros.sight.naming import Namer, SegmenterExpert
 from pcm_ros.sight.things import nothing
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Progress
 from pcm_ros.tasks.video_qa.assembly import build
-from pcm_ros.tasks.video_qa.context_gradient import ContextWriter, Written
+from pcm_ros.tasks.video_qa.context_gradient import ContextWriter, WordExpert, Written
 from pcm_ros.tasks.video_qa.generator import AnswerGenerator
-from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
+from pcm_ros.tasks.video_qa.proposals import Inquiry, sequence_of, texts_of
 from pcm_ros.tasks.video_qa.reading import read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer, LanguageScorer
 from tests.models.tiny_language import make_model
@@ -139,3 +139,29 @@ def test_an_answer_by_gradients_is_judged_like_any_other(answerer: Answerer) -> 
     assert answerer.answer(CLIP, QUESTION).text == answer.text, "the same question gets the same answer"
     late = answerer.answer(CLIP, QUESTION, deadline=1e-9)
     assert late.reason == "deadline" and not late.complete
+
+
+class SeesBrightness(Wants):
+    """Judges by the clip: each answer's price is turned round where the picture is dark."""
+
+    def energy(self, batch: Batch, context: Inquiry) -> torch.Tensor:
+        """(N,) float64."""
+        price = super().energy(batch, context)
+        return price if context.sight.clip.frames.mean() > 100 else price.max() - price
+
+
+def test_the_same_question_about_another_clip_is_judged_anew(model: LanguageModel) -> None:
+    expert = WordExpert(SeesBrightness(lambda text: float(len(text) % 7)))
+    texts = ["a", "ab", "abcdef"]
+    extras = {
+        "said": torch.log_softmax(torch.tensor([[0.1, 0.2, 0.3]]), dim=1),
+        "plain": torch.log_softmax(torch.zeros(1, 3), dim=1),
+        "tokens": torch.tensor([[0, 1, 2]]),
+        "sequence": torch.stack([sequence_of(text) for text in texts])[None],
+    }
+    batch = Batch(torch.zeros(1, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.int64), extras)
+    clips = [clip_of([np.full((16, 16, 3), value, dtype=np.uint8)] * 2) for value in (20, 200)]
+    asked = [Inquiry(QUESTION, read_question(QUESTION), nothing(clip), (), None) for clip in clips]
+    first, second = (float(expert.energy(batch, one)) for one in asked)
+    assert abs(first - second) > 0.1
+    assert float(expert.energy(batch, asked[0])) == first
