@@ -66,9 +66,13 @@ def _finish(
 
 
 def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _grounders(text: str) -> tuple[str, ...]:
     from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 
-    return tuple(name.strip() for name in text.split(",") if name.strip()) or ManipulationConfig.grounders
+    return _names(text) or ManipulationConfig.grounders
 
 
 def _views(count: int | None, cameras: str) -> int | tuple[str, ...]:
@@ -121,7 +125,7 @@ def manipulation(
             seed,
             path,
             views=_views(views, cameras),
-            grounders=_names(scorers),
+            grounders=_grounders(scorers),
             segmenter=segmenter,
             candidates=candidates,
             iterations=iterations,
@@ -156,7 +160,7 @@ def ablation(
     from pcm_ros.benchmarks.ablation import AXES, SHARED_PLOTS, bench, figures
 
     path = json or Path("runs/ablation.json")
-    chosen = tuple(name.strip() for name in axes.split(",") if name.strip()) or tuple(AXES)
+    chosen = _names(axes) or tuple(AXES)
     try:
         document = bench(path, suite=suite, episodes=episodes, seed=seed, axes=chosen, jobs=jobs, ray_address=ray, fresh=fresh)
     except (ValueError, RuntimeError) as error:
@@ -199,7 +203,7 @@ def grounding(
 
     path = json or Path("runs/grounding.json")
     try:
-        bench(path, suite=suite, scenes=scenes, seed=seed, experts=_names(scorers), jobs=jobs, fresh=fresh)
+        bench(path, suite=suite, scenes=scenes, seed=seed, experts=_grounders(scorers), jobs=jobs, fresh=fresh)
     except (ValueError, RuntimeError) as error:
         _fail(error)
     _finish(path, figures)
@@ -393,7 +397,7 @@ def video(
     from pcm_ros.tasks.video_qa.assembly import SCORERS
 
     path = json or Path("runs/video.json")
-    chosen = tuple(name.strip() for name in scorers.split(",") if name.strip()) or SCORERS
+    chosen = _names(scorers) or SCORERS
     try:
         bench(
             path,
@@ -438,7 +442,7 @@ def image(
     from pcm_ros.tasks.image_generation.assembly import READERS
 
     path = json or Path("runs/image.json")
-    chosen = tuple(name.strip() for name in experts.split(",") if name.strip()) or READERS
+    chosen = _names(experts) or READERS
     try:
         bench(
             path,

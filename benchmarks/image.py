@@ -35,11 +35,12 @@ from pcm_ros.benchmarks.picture_prompts import CATEGORIES, Asked, ask, fulfilled
 from pcm_ros.evidence import Document, Estimate, mean, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.evidence.intervals import paired
+from pcm_ros.models.embedded import embedded_image_tower
 from pcm_ros.models.image_tower import SIZE, ImageTower
-from pcm_ros.models.registry import entry
 from pcm_ros.sim.pictures import PICTURES_A_WORLD, pictures
 from pcm_ros.tasks.image_generation import Picture, Request
 from pcm_ros.tasks.image_generation.assembly import COUNT_OF, GUIDES, READERS, painter
+from pcm_ros.tasks.image_generation.painter import PUSH
 
 GUIDANCE, ALL, EQUALLY, GRADIENT = "guidance", "ensemble", "equal-compute", "gradient"
 EQUAL = 4
@@ -191,7 +192,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
             pair = paired({key: good[one][key] for key in both}, {key: good[other][key] for key in both})
             results[label] = pair.difference
             results[f"{label}.p"] = Estimate(pair.p_value, float("nan"), float("nan"), len(both))
-    tower = ImageTower(entry("efficientnet-lite0", "image").files[0])
+    tower = embedded_image_tower()
     real = features(tower, reference())
     for name in rows:
         methods = [record["methods"][name] for record in rows[name]]
@@ -227,7 +228,7 @@ def bench(
     experts: Sequence[str] = READERS,
     gradient: int = 40,
     guides: Sequence[str] = GUIDES,
-    push: float = 0.02,
+    push: float = PUSH,
     model: Path | None = None,
     jobs: int = 1,
     fresh: bool = False,

@@ -318,7 +318,7 @@ def video(
     """Answer a question about a clip: answer, energies of each scorer, runners-up, frames. Exit code 0 only with an answer."""
     from pcm_ros.video_command import Options, VideoError, answer_and_show
 
-    chosen = tuple(name.strip() for name in scorers.split(",") if name.strip())
+    chosen = _names(scorers)
     try:
         options = Options(frames, policy, seed, deadline, chosen, model, strategy)  # type: ignore[arg-type]
         code = answer_and_show(clip, question, options, as_json)
@@ -360,12 +360,11 @@ def image(
     """Paint a prompt by consensus of a diffusion model and experts on pictures. Exit code 0 only with a finished picture."""
     from pcm_ros.image_command import Options, paint_and_show
     from pcm_ros.tasks.image_generation import Request
-    from pcm_ros.tasks.image_generation.assembly import COUNT_OF
+    from pcm_ros.tasks.image_generation.assembly import count_of
 
-    chosen = tuple(name.strip() for name in experts.split(",") if name.strip())
+    chosen = _names(experts)
     try:
-        number = COUNT_OF.get(method, 1) if count is None else count  # type: ignore[call-overload]
-        request = Request(prompt, seed, steps, number, recurrences, guidance, height, width)
+        request = Request(prompt, seed, steps, count_of(method) if count is None else count, recurrences, guidance, height, width)
         options = Options(method, model, scheduler, chosen, deadline, preview, scale, every)  # type: ignore[arg-type]
         code = paint_and_show(request, out, options, as_json)
     except ValueError as error:  # of the request, or an ImageError
@@ -408,6 +407,10 @@ def doctor() -> None:
         if finding.problem:
             console.print(f"        remedy: {finding.remedy}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if any(finding.problem and finding.fatal for finding in findings) else 0)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def main() -> None:

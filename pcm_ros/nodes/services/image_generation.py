@@ -43,7 +43,7 @@ class ImageGeneration(ServedTask):
                 request.prompt,
                 request.seed,
                 request.steps or self.value("image_generation.steps"),
-                request.count or assembly.COUNT_OF.get(method, 1),
+                request.count or assembly.count_of(method),
                 request.recurrences or 1,
                 request.guidance or self.value("image_generation.guidance"),
                 request.height or None,

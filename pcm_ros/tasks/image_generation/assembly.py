@@ -15,7 +15,7 @@ from pcm_ros.models.diffusion import DiffusionModel
 from pcm_ros.models.embedded import embedded_clip, embedded_image_tower, embedded_segmenter
 from pcm_ros.models.tower_clip import TowerClip
 from pcm_ros.sight.naming import ClipExpert, Namer
-from pcm_ros.tasks.image_generation.painter import Painter, Picture, Progress, Request
+from pcm_ros.tasks.image_generation.painter import PUSH, Painter, Picture, Progress, Request
 from pcm_ros.tasks.image_generation.prompt import Prompt
 from pcm_ros.tasks.image_generation.readers import ReadingExpert, Regions
 from pcm_ros.tasks.image_generation.scorers import ClassifierExpert, RegionClipExpert, SegmenterExpert, TowerClipExpert, classes_of
@@ -26,11 +26,16 @@ READERS = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
 GUIDES = ("segmenter", "pcm-clip-resnet-cutouts", "pcm-clip-towers-cutouts", "classifier")
 EXPERTS = tuple(dict.fromkeys((*READERS, *GUIDES)))
 EXPERTS_OF: Mapping[Method, tuple[str, ...]] = {"consensus": READERS, "gradient": GUIDES, "guidance": ()}
-COUNT_OF: Mapping[Method, int] = {"consensus": 8, "gradient": 1, "guidance": 1}
+COUNT_OF: Mapping[str, int] = {"consensus": 8, "gradient": 1, "guidance": 1}
 """Pictures of a prompt by default."""
 WEIGHTS: Mapping[str, float] = {"segmenter": 3.0}
 """Chosen on prompts 0 to 59 of seed 5000; 1 for those that are not named. The segmenter alone sees the whole picture."""
 _loading, _painting = threading.Lock(), threading.Lock()
+
+
+def count_of(method: str) -> int:
+    """Pictures of a prompt by default; 1 of a method that is unknown, which `painter` complains of."""
+    return COUNT_OF.get(method, 1)
 
 
 class Busy(TimeoutError):
@@ -89,7 +94,7 @@ def painter(
     model: Path | None = None,
     scheduler: str = "ddim",
     experts: Sequence[str] | None = None,
-    push: float = 0.02,
+    push: float = PUSH,
 ) -> Painter:
     """A painter, baselines included.
 
@@ -146,7 +151,7 @@ def generate(
         Busy: the deadline passed before its turn came.
     """
     start = time.monotonic()
-    request = Request(prompt, seed, steps, count or COUNT_OF.get(method, 1), recurrences, guidance, height, width)
+    request = Request(prompt, seed, steps, count_of(method) if count is None else count, recurrences, guidance, height, width)
     made = painter(method, model, scheduler, experts)
     left = -1 if deadline is None else max(0.0, deadline - (time.monotonic() - start))
     if not _painting.acquire(timeout=left):

@@ -22,9 +22,9 @@ class DenoisingGenerator:
 
     The parameters of a proposal are its predicted clean sample x0, (C h w) numbers. They require a gradient. The extra "image" is the
     picture decoded from where classifier-free guidance alone will move them, which is what the experts judge; their gradients flow through
-    the decoder to the parameters. What the ensemble makes of x0 goes through the library's solver in place of
-    the prediction ("backward guidance" of Bansal et al., arXiv 2302.07121). With recurrences > 1 each step is taken so often: its result
-    is made noisy again and denoised once more (their section 3.3), which mends what guidance tore.
+    the decoder to the parameters. What the ensemble makes of x0 goes through the library's solver in place of the prediction ("backward
+    guidance" of Bansal et al., arXiv 2302.07121). With recurrences > 1 each step is taken so often: its result is made noisy again and
+    denoised once more (their section 3.3), which mends what guidance tore.
 
     One object serves one run: multistep solvers remember earlier steps.
 

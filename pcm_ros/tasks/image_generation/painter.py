@@ -18,6 +18,7 @@ from pcm_ros.tasks.image_generation.prompt import Prompt, read_prompt
 from pcm_ros.tasks.image_generation.scorers import PromptGuidance
 
 Experts = Callable[[Prompt], Sequence[Scorer]]
+PUSH = 0.02
 MOST_STEPS, MOST_PICTURES, MOST_RECURRENCES = 250, 16, 8
 
 
@@ -125,7 +126,7 @@ class Painter:
         model: DiffusionModel,
         experts: Experts,
         weights: Mapping[str, float] | None = None,
-        push: float = 0.05,
+        push: float = PUSH,
         guided: bool = True,
         timeout: float = 60.0,
     ) -> None:

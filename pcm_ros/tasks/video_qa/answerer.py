@@ -180,22 +180,29 @@ class Answerer:
             try:
                 if reason:
                     raise OutOfTime("stopped")
-                if self.writer is not None:
+                if self.writer is None:
+                    reason = yield from self._weigh(inquiry, seed, stop, proposed, started)
+                else:
                     reason = yield from self._write(self.writer, inquiry, seed, stop, proposed, started)
-                consensus = self._one if reading.asks in ONE_WORD else self._several
-                for iteration in consensus.iterate(inquiry, seed) if self.writer is None else ():
-                    proposed.batches.append(iteration.batch)
-                    proposed.table, proposed.rounds = iteration.table, proposed.rounds + 1
-                    best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
-                    yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
-                    if stop() or inquiry.late:
-                        reason = "cancelled" if stop() else "deadline"
-                        break
             except (OutOfTime, QuorumError):
                 if not reason and not inquiry.late:
                     raise
                 reason = reason or "deadline"
         yield self._chosen(question, inquiry, names, proposed, reason, started, observe)
+
+    def _weigh(
+        self, inquiry: Inquiry, seed: int, stop: Callable[[], bool], proposed: _Proposed, started: float
+    ) -> Generator[Progress, None, str]:
+        """Propose answers and judge them, in one round or several; returns why it ended early."""
+        consensus = self._one if inquiry.reading.asks in ONE_WORD else self._several
+        for iteration in consensus.iterate(inquiry, seed):
+            proposed.batches.append(iteration.batch)
+            proposed.table, proposed.rounds = iteration.table, proposed.rounds + 1
+            best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
+            yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
+            if stop() or inquiry.late:
+                return "cancelled" if stop() else "deadline"
+        return ""
 
     def _write(
         self, writer: ContextWriter, inquiry: Inquiry, seed: int, stop: Callable[[], bool], proposed: _Proposed, started: float

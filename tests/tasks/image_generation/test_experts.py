@@ -109,7 +109,7 @@ def test_readers_hear_what_is_said_of_renders(scenes: list[tuple[torch.Tensor, l
         if (how := relation(0, 1, things)) in SAID and len(things) == 2:
             pairs.append((f"{names[0]} {SAID[how]} {names[1]}", f"{names[0]} {SAID[SWAPPED[how]]} {names[1]}"))
         for right, false in pairs:
-            energies = [float(experts_for(read_prompt(text), [name])[0].energy(batch_of(image), None)) for text in (right, false)]
+            energies = [float(experts_for(read_prompt(text), [name])[0].energy(batch_of(image), None).detach()) for text in (right, false)]
             assert min(energies) >= 0
             better.append(energies[0] < energies[1])
     assert np.mean(better) > (0.65 if name == "pcm-clip-colors" else 0.8), f"{np.mean(better):.2f} of {len(better)}"
