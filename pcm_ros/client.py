@@ -18,7 +18,6 @@ from typing import Any, Self
 
 import rclpy
 from action_msgs.msg import GoalStatus
-from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -28,7 +27,7 @@ from rclpy.task import Future
 from pcm_ros import msg, srv
 from pcm_ros.action import Manipulate
 from pcm_ros.nodes.conversions import pick_place_from_message, read_goal_picture, relation_message, write_goal_picture
-from pcm_ros.nodes.discovery import Repeated, greeting
+from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, greeting
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import PickPlace, View
 
@@ -181,7 +180,7 @@ class ManipulationClient(RosClient):
         super().__init__(f"consensus node '{consensus}'", domain_id)
         self._consensus, self._simulator = consensus, simulator
         self._services: dict[str, tuple[Client, bool]] = {}  # kept, with whether it has answered yet
-        self._action = ActionClient(self.node, Manipulate, f"{consensus}/manipulate")
+        self._action = ActionClientWhileSpinning(self.node, Manipulate, f"{consensus}/manipulate")
 
     def ready(self) -> bool:
         """Whether the consensus node's action can be reached now."""

@@ -1,4 +1,4 @@
-"""Answers that DDS loses while two processes are still finding each other, and how they are had all the same.
+"""How two processes that are only finding each other come to talk all the same: what ROS loses meanwhile, and how it is had.
 
 The two sides of a service learn of each other one after the other. A server that has not yet found its client's reader loses the answer:
 rmw_fastrtps waits 100 ms for it, too little on a busy machine. So the first request to a server is sent again until an answer comes, and
@@ -7,6 +7,7 @@ before a goal, which must not be sent twice, goes a request that changes nothing
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,18 @@ from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.task import Future
 from unique_identifier_msgs.msg import UUID
+
+
+class ActionClientWhileSpinning(ActionClient):
+    """An action client that can be made while an executor spins its node.
+
+    rclpy shows a new client to the node's executor before the client has its lock: an executor that looks in between ends with an
+    AttributeError, and its node hears nothing any more. Here the lock is there first; rclpy then puts its own in its place.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **options)
 
 
 class Repeated:

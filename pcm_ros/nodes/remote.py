@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from builtin_interfaces.msg import Time
-from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
 from rclpy.node import Node
@@ -27,7 +26,7 @@ from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.discovery import Repeated, greeting
+from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, greeting
 from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, SCENE_CHANGED_TOPIC, ViewBuffer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
@@ -343,7 +342,7 @@ class RosWorkcell:
             node.create_subscription(Header, SCENE_CHANGED_TOPIC, self._receive_change, LATCHED, callback_group=group),
         )
         self._taken = node.create_publisher(msg.ObservationTaken, OBSERVATION_TOPIC, LATCHED)
-        self._client = ActionClient(node, ExecutePickPlace, "workcell/execute", callback_group=group)
+        self._client = ActionClientWhileSpinning(node, ExecutePickPlace, "workcell/execute", callback_group=group)
 
     def _receive_limits(self, message: msg.WorkcellLimits) -> None:
         try:
