@@ -46,7 +46,8 @@ def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
     """A perceived scene in the light of the expected one.
 
     Points near an expected object go to that object where perception has put two expected objects into one piece or mixed their points;
-    objects that are expected, not found and not seen through are kept. Everything else stays as it was perceived.
+    objects that are expected, not found and not seen through are kept; one that lies otherwise than expected is what its piece exceeds the
+    others in it by. Everything else stays as it was perceived.
 
     Args:
         scene: perceived now. expected: from before, see `expected_scene`. observation: the images now.
@@ -79,6 +80,10 @@ def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
                 label[mine] = match[k]
             continue
         if seen_through(thing.points, observation) > MOST_SEEN_THROUGH:
+            surplus = _surplus(k, expected, points, colors, perceived, match)
+            if surplus is not None:
+                label[surplus] = len(scene.objects) + len(extra)
+                extra.append(thing)
             continue
         number = len(scene.objects) + len(extra)
         extra.append(thing)
@@ -114,6 +119,31 @@ def seen_through(points: Points, observation: Observation) -> float:
         seen[inside] = np.where(view.valid_depth, view.depth, 0.0)[pixel[inside, 1], pixel[inside, 0]]
         through |= inside & (seen > depth + past)
     return float(through.mean())
+
+
+def _surplus(
+    number: int, expected: Scene, points: Points, colors: npt.NDArray[np.uint8], perceived: npt.NDArray[np.int64], match: dict[int, int]
+) -> npt.NDArray[np.bool_] | None:
+    """What an object that does not lie as expected is seen as, (P,): the points about its place, of its colour, by which a piece exceeds the
+    other objects that are expected in it, as a can that fell over in its bowl. None: there are too few of them.
+
+    Args:
+        perceived: (P,) piece of each point. match: expected object -> the piece that is it.
+    """
+    thing = expected.objects[number]
+    others = [k for k in range(len(expected.objects)) if k != number]
+    if not others:
+        return None
+    explained = _expected_owner(points, replace(expected, objects=tuple(expected.objects[k] for k in others))) >= 0
+    reach = float(np.linalg.norm(thing.size)) / 2 + SAME_POINT
+    near = np.linalg.norm(points - thing.center.astype(np.float32), axis=1) <= reach
+    shared = np.isin(perceived, [match[k] for k in others if k in match])
+    surplus = ~explained & near & shared
+    if surplus.sum() < max(FEWEST_POINTS, LEAST_COVERED * len(thing.points)):
+        return None
+    if np.linalg.norm(np.median(colors[surplus], axis=0) - np.median(thing.colors, axis=0)) > SAME_COLOR:
+        return None
+    return np.asarray(surplus)
 
 
 def _expected_owner(points: Points, expected: Scene) -> npt.NDArray[np.int64]:

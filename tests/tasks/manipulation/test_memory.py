@@ -316,6 +316,29 @@ def test_a_block_that_was_to_go_into_a_bowl_but_did_not() -> None:
     assert same(reconcile(seen, expected, images(BLOCK, BOWL)), sorted_scene(BLOCK, BOWL))
 
 
+TALL = box(0.45, -0.2, (0.035, 0.035, 0.08), RED)
+FALLEN = box(0.6, 0.15, (0.08, 0.035, 0.035), RED, bottom=TABLE + 0.006)
+
+
+def test_what_fell_over_in_its_bowl_is_parted_from_it() -> None:
+    """Expected upright, seen lying, in one piece with the bowl: what is new in the bowl is what was put there."""
+    expected = expected_scene(scene(TALL, BOWL), 0, INTO_THE_BOWL)
+    seen = merged(scene_object(FALLEN, seed=7), scene_object(BOWL, seed=8))
+    result = reconcile(seen, expected, images(FALLEN, BOWL))
+    assert len(result.objects) == 2
+    small = min(result.objects, key=lambda thing: thing.size[:2].max())
+    assert small.size == pytest.approx([0.08, 0.035, 0.035], abs=0.015)
+    assert small.label == expected.objects[0].label
+    assert sum(len(thing.points) for thing in result.objects) == len(seen.objects[0].points)
+
+
+def test_what_is_new_in_a_bowl_and_of_another_colour_is_not_what_was_put_there() -> None:
+    expected = expected_scene(scene(TALL, BOWL), 0, INTO_THE_BOWL)
+    other = replace(FALLEN, color=GREEN)
+    seen = merged(scene_object(other, seed=7), scene_object(BOWL, seed=8))
+    assert len(reconcile(seen, expected, images(other, BOWL)).objects) == 1
+
+
 @pytest.mark.parametrize("strays", [20, 60])
 def test_points_mixed_at_a_seam_go_home(strays: int) -> None:
     """Two blocks side by side; perception gave a strip of one to the other."""
