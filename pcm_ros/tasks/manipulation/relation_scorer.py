@@ -33,8 +33,8 @@ OUTLIERS = 0.03
 # A phrase fits an object whose log-odds for it are at least PRESENT, and less than CONTRAST below those of perception's own name for it;
 # or at least CLEAR, whatever else it might be called. Where perception's own name is DOUBTFUL, log-odds no higher than that, the object is
 # like nothing that the experts know, and LENIENCE nats less will do, of both.
-PRESENT, CONTRAST, CLEAR = -3.0, 2.5, 1.0
-DOUBTFUL, LENIENCE = 2.5, 1.5
+PRESENT, CONTRAST, CLEAR = -2.0, 2.5, 0.5
+DOUBTFUL, LENIENCE = 2.25, 1.5
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
