@@ -384,7 +384,7 @@ def video(
     words_only: Annotated[
         bool, typer.Option("--words-only", help="The language model's own words alone are candidates, no phrases for what is seen.")
     ] = False,
-    strategy: Annotated[str, typer.Option(help="words or gradient")] = "words",
+    strategy: Annotated[str, typer.Option(help="words, or gradient: answers written by gradients too")] = "words",
     model: Annotated[Path | None, typer.Option(help="GGUF file or folder of another language model.")] = None,
     data: Annotated[Path | None, typer.Option(help="JSON of questions as of ActivityNet-QA, in place of rendered clips.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of its videos.")] = None,

@@ -6,7 +6,7 @@ tests), or any JSON of questions in the manner of ActivityNet-QA with a folder o
 Per question the search is run once. `language_model` is the model's own first choice among its own words, blind to the clip. Each scorer
 alone chooses from all answers that were proposed in that search, equals in the order of the proposals (the language model's likeliest first
 words come first); so does the ensemble. `oracle` is the share of questions whose answer was proposed at all, `oracle.words` by the language
-model itself. With strategy "gradient" there is but one answer to a question, which the ensemble wrote: only `ensemble` says anything.
+model itself. With strategy "gradient" each question is asked a second time, of an answerer that writes by gradients: `gradient` is its answer.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def read_questions(questions: Path, clips: Path, limit: int | None) -> dict[str,
 class _Prepared:
     def __init__(self, config: Mapping[str, Any]) -> None:
         model = Path(config["model"]) if config["model"] else None
-        self.answerer: Answerer = build(tuple(config["scorers"]), model, told=bool(config["told"]), strategy=config["strategy"])
+        scorers = tuple(config["scorers"])
+        self.answerer: Answerer = build(scorers, model, told=bool(config["told"]))
+        self.writer = build(scorers, model, strategy="gradient") if config["strategy"] == "gradient" else None
         self.frames, self.policy, self.most = int(config["frames"]), config["policy"], config["questions_per_clip"]
 
 
@@ -113,10 +115,10 @@ def run_one(item: Item, prepared: _Prepared) -> dict[str, Any]:
         questions: Sequence[tuple[str, str, str]] = [(one.kind, one.text, one.answer) for one in made.questions]
     else:
         frames, questions = read_clip(item.source, prepared.frames, prepared.policy), item.questions
-    return {"answers": [_asked(prepared.answerer, frames, *one) for one in questions[: prepared.most]]}
+    return {"answers": [_asked(prepared.answerer, prepared.writer, frames, *one) for one in questions[: prepared.most]]}
 
 
-def _asked(answerer: Answerer, frames: Clip, kind: str, question: str, truth: str) -> dict[str, Any]:
+def _asked(answerer: Answerer, writer: Answerer | None, frames: Clip, kind: str, question: str, truth: str) -> dict[str, Any]:
     judged: list[Judged] = []
     found: Answer | None = None
     for result in answerer.iterate(frames, question, observe=judged.append):
@@ -134,6 +136,10 @@ def _asked(answerer: Answerer, frames: Clip, kind: str, question: str, truth: st
             chosen[f"scorer.{name}"] = one.answers[int(np.nanargmin(energies[:, column]))]
         if name == "language":
             chosen["language_model"] = one.answers[min(words, key=lambda row: energies[row, column])]
+    if writer is not None:
+        written = writer.answer(frames, question)
+        chosen["gradient"] = written.text
+        record |= {"gradient_seconds": written.seconds, "gradient_steps": written.rounds}
     record["answers"] = chosen
     record["matches"] = {name: matches(answer, truth) for name, answer in chosen.items()}
     proposed = {normalised(answer) for answer in one.answers}
@@ -169,15 +175,24 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     results["oracle"] = rate([one["proposed"] for one in asked])
     results["oracle.words"] = rate([one["proposed_in_words"] for one in asked])
     best = max((name for name in names if name.removeprefix("scorer.") in CLIPS), key=lambda name: results[name].value, default=None)
-    for name, other in (("language_model", "language_model"), ("best_clip", best)):
-        if other in right:
-            results[f"ensemble.minus.{name}"] = paired(right["ensemble"], right[other]).difference
+    for label, name, other in (
+        ("ensemble.minus.language_model", "ensemble", "language_model"),
+        ("ensemble.minus.best_clip", "ensemble", best),
+        ("ensemble.minus.gradient", "ensemble", "gradient"),
+        ("gradient.minus.language_model", "gradient", "language_model"),
+    ):
+        if name in right and other in right:
+            pair = paired(right[name], right[other])
+            results[label] = pair.difference
+            results[f"{label}.p"] = Estimate(pair.p_value, math.nan, math.nan, len(asked))
     for kind in sorted({one["kind"] for one in asked}):
         for name in names:
             results[f"{name}.kind.{kind}"] = rate([right[name][one["id"]] for one in asked if one["kind"] == kind])
     seconds = [float(one["answer_seconds"]) for one in asked]
     results["seconds_per_answer"] = mean(seconds)
     results["seconds_per_answer.median"] = quantile(seconds, 0.5)
+    if written := [float(one["gradient_seconds"]) for one in asked if "gradient_seconds" in one]:
+        results["seconds_per_answer.gradient"] = mean(written)
     firsts = [float(record["answers"][0]["answer_seconds"]) for record in records if "error" not in record and record["answers"]]
     results["seconds_per_answer.first_of_clip"] = mean(firsts)
     return results

@@ -124,8 +124,8 @@ def seen_through(points: Points, observation: Observation) -> float:
 def _surplus(
     number: int, expected: Scene, points: Points, colors: npt.NDArray[np.uint8], perceived: npt.NDArray[np.int64], match: dict[int, int]
 ) -> npt.NDArray[np.bool_] | None:
-    """What an object that does not lie as expected is seen as, (P,): the points about its place, of its colour, by which a piece exceeds the
-    other objects that are expected in it, as a can that fell over in its bowl. None: there are too few of them.
+    """The points, (P,) bool, of an object that does not lie as expected: those about its place and of its colour by which a piece exceeds
+    the other objects that are expected in it, as a can that fell over in its bowl. None: there are too few of them.
 
     Args:
         perceived: (P,) piece of each point. match: expected object -> the piece that is it.

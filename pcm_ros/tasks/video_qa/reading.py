@@ -1,4 +1,4 @@
-"""What a question asks, as far as a few patterns of English can tell; whatever they do not fit is an open question."""
+"""What a question asks, as far as its words tell (`wording`); whatever is not understood is an open question."""
 
 from __future__ import annotations
 
@@ -6,48 +6,32 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from pcm_ros.sight.naming import COLOURS
+from pcm_ros.tasks.video_qa.wording import Motion, Side, moving, placed, plain, timed, whole, without_asides
+
 Asks = Literal["colour", "kind", "object", "count", "yes_no", "open"]
-Motion = Literal["", "moves", "still", "first", "last"]
-Side = Literal["", "left", "right", "on", "in", "leftmost", "rightmost"]
 
 LONGEST_QUESTION = 500
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 ANYTHING = frozenset({"", "object", "thing", "item", "one", "something", "anything"})
-
-_MOVES = (
-    r"(?:moves?|moved|is moving|is (?:being )?(?:moved|pushed|lifted|picked up|carried|slid|raised)"
-    r"|(?:the )?(?:robot|hand|arm|person) (?:moves|picks up|lifts|pushes|carries))"
+_ANYTHING = r"(?:objects?|things?|items?|ones?|something|anything)"
+_COUNT = r"(?:how many|(?:what|which|the)?(?: is| are)?(?: the)?(?: total)? ?(?:number|count|amount|quantity) of|count|how much)"
+_KIND = r"(?:(?:kind|sort|type|category|class)s? of (?:objects?|things?|items?)|(?:kind|sort|type|category|class)s? (?:of )?)"
+_CAN_SEE = (
+    r"(?:(?:(?:can|could|do|did) (?:you|we|i|one|anyone|anybody)|(?:can|could) be) (?:see|seen|find|found|spot|notice|count|counted))"
 )
-_STILL = r"(?:does not move|doesn't move|stays(?: still| where it is)?|stands still|is not moved|is still)"
-_THAT = rf"(?: (?:that |which )?(?P<motion>{_MOVES}|{_STILL}))?"
-_WHEN = r"(?: (?P<when>at the end|in the end|at the start|at the beginning|first|last|in the (?:video|clip|scene)))?"
-_SIDES = {
-    "left": r"(?:to the left of|left of)",
-    "right": r"(?:to the right of|right of)",
-    "on": r"(?:on top of|on|upon)",
-    "in": r"(?:inside|in|within)",
-}
-_SIDE = r"(?P<side>" + "|".join(_SIDES.values()) + ")"
-_A = r"(?:the |a |an |any )?"
-_PATTERNS: tuple[tuple[Asks, str], ...] = (
-    ("colour", rf"what colou?r (?:is|was|has) {_A}(?P<noun>.+?){_THAT}{_WHEN}"),
-    ("count", rf"how many (?P<noun>.+?) (?:(?P<motion>{_MOVES}|move|do not move|{_STILL})|are .*|can .*|do .*){_WHEN}"),
-    ("object", r"(?:which|what) (?P<noun>.+?) (?:is|stands) (?:the )?(?:farthest|furthest|most) (?:to the )?(?P<far>left|right)" + _WHEN),
-    ("object", rf"(?:which|what) (?P<noun>\w+ )?(?:is|stands|lies) {_SIDE} {_A}(?P<anchor>.+?){_WHEN}"),
-    (
-        "kind",
-        rf"what (?:kind|sort|type) of (?:object|thing|item) is {_A}(?P<noun>.+?){_THAT}{_WHEN}",
-    ),
-    ("object", rf"(?:which|what) (?P<noun>[\w ]+? )?(?P<motion>{_MOVES}|{_STILL}){_WHEN}"),
-    (
-        "object",
-        r"(?:which|what) (?P<noun>[\w ]+ )?does (?:the )?(?:robot|hand|arm|person) (?P<motion>move|pick up|lift|push|carry)" + _WHEN,
-    ),
-    ("yes_no", rf"(?:is|are) there {_A}(?P<noun>.+?){_WHEN}"),
-    ("yes_no", rf"(?:does|did|do) {_A}(?P<noun>.+?) (?P<motion>move|stay|stand still){_WHEN}"),
-    ("yes_no", rf"(?:is|was) {_A}(?P<noun>.+?) (?P<motion>moved|moving|lifted|pushed|carried|picked up){_WHEN}"),
-    ("yes_no", rf"(?:is|was) {_A}(?P<noun>.+?) {_SIDE} {_A}(?P<anchor>.+?){_WHEN}"),
-    ("yes_no", r"(?:is|are|was|were|does|do|did|has|have|can|could|will) .*"),
+_YES_NO = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would)"
+# What a question is built of, beside the names of things.
+_BUILDING = frozenset(
+    (  # noqa: SIM905
+        "what which who whose is are was were be been being does do did has have had will would could that those these this there it its "
+        "they the a an any some all every each of for to with by and or so then not you we i me us see seen find found spot notice appear "
+        "appears shown show called call named name tell say give identify know want like wonder whether if colour coloured kind sort type "
+        "category class number count counting many how much amount quantity exist exists present visible stand stands lie lies sit sits "
+        "located placed resting standing sitting lying one's own else as at in on out only both here now please describe point state "
+        "happen happens question answer goes go comes very somebody someone anybody looking done belong belongs got get gets their mean "
+        "means make makes come full whole ahead rest others other"
+    ).split()
 )
 
 
@@ -104,32 +88,59 @@ def checked_question(text: str) -> str:
 
 
 def read_question(text: str) -> Reading:
-    """What a question asks. Never fails: what fits no pattern is "open"."""
-    question = re.sub(r"[?.!\s]+$", "", text.lower().replace("grey", "gray")).strip()
-    for asks, pattern in _PATTERNS:
-        found = re.fullmatch(pattern, question)
-        if found is None:
-            continue
-        parts = {name: (value or "").strip() for name, value in found.groupdict().items()}
-        when = parts.get("when", "")
-        side = next((name for name, words in _SIDES.items() if re.fullmatch(words, parts.get("side", ""))), "")
-        if parts.get("far"):
-            side = {"left": "leftmost", "right": "rightmost"}[parts["far"]]
-        said = parts.get("motion", "")
-        motion = "" if not said else "still" if re.search(r"not|n't|stay|still", said) else "moves"
-        if motion == "moves" and when in ("first", "last"):
-            motion = when
-        noun = singular(parts.get("noun", "")) if asks == "count" else parts.get("noun", "")
-        return Reading(
-            asks,
-            "" if bare(noun) in ANYTHING else bare(noun),
-            motion,  # type: ignore[arg-type]
-            side,  # type: ignore[arg-type]
-            bare(parts.get("anchor", "")),
-            when not in ("at the start", "at the beginning"),
-            "noun" in parts,
-        )
-    return Reading("open", known=False)
+    """What a question asks. Never fails: what is not understood is "open"."""
+    words = plain(text)
+    words, at_end = timed(words)
+    words = without_asides(words)
+    words = re.sub(whole(_CAN_SEE), "is there" if re.match(_CAN_SEE, words) else " ", words)
+    told = re.match(r"(?:there|the|a|an|any|some)\b", words) is not None and not re.search(r"\b(?:that|which|what|to)\b", words)
+    words, side, before, after = placed(words)
+    words, motion = moving(words)
+    asks = _asks(words, side, motion)
+    if told and asks in ("object", "open") and _thing(before or words, "object"):  # a statement, true or not
+        asks = "yes_no"
+    if asks == "open":
+        return Reading("open", known=False)
+    noun = _thing(before if side and asks == "yes_no" else words, asks)
+    if re.search(r"\b(?:before|after|than|because|while)\b", words):
+        return Reading(asks if asks == "yes_no" else "open", known=False)
+    known = (
+        asks != "yes_no"
+        or bool(side or motion)
+        or re.search(r"\b(?:there|here|exists?|appears?|shown|present|visible|have)\b|^any\b", words) is not None
+    )
+    if not known:
+        return Reading(asks, known=False)
+    return Reading(asks, noun, motion, side, _thing(after, "object") if side else "", at_end)
+
+
+def _asks(text: str, side: Side, motion: Motion) -> Asks:
+    """What sort of answer is wanted; the text is without words of time, place and motion."""
+    if re.match(r"(?:why|when|where|who|whose|how(?! many| much))\b", text):
+        return "open"
+    text = re.sub(r"^(?:.*? )??(?=(?:what|which|how many)\b)", "", text) if re.search(r"\b(?:what|which|how many)\b", text) else text
+    if re.match(rf"{_COUNT}\b", text) or (re.search(r"\b(?:count|number of)\b", text) and not re.match(rf"{_YES_NO}\b", text)):
+        return "count"
+    if re.search(rf"\b{_KIND}", text):
+        return "kind"
+    if re.search(r"\bcolou?rs?\b", text) and not re.match(rf"{_YES_NO}\b", text):
+        return "colour"
+    if re.match(rf"{_YES_NO}\b", text) or re.match(r"(?:whether|if)\b", text):
+        return "yes_no"
+    if not side and re.match(rf"what\b.*\b{_ANYTHING}\b", text) and _thing(text, "kind"):
+        return "kind"
+    if side or motion:
+        return "object"
+    return "open"
+
+
+def _thing(text: str, asks: Asks) -> str:
+    """The name of a thing in a text, without article and in the singular; of colours alone, "red object"; "" = anything."""
+    words = [word for word in text.split() if word not in _BUILDING]
+    several = asks == "count" or (asks == "yes_no" and text.startswith(("are ", "were ")))
+    words = [singular(word) if several or word in ("things", "objects", "items", "ones") else word for word in words]
+    named = [word for word in words if word not in ANYTHING]
+    return f"{' '.join(named)} object" if named and all(word in COLOURS for word in named) else " ".join(named)
 
 
 def bare(words: str) -> str:
