@@ -6,7 +6,8 @@ tests), or any JSON of questions in the manner of ActivityNet-QA with a folder o
 Per question the search is run once. `language_model` is the model's own first choice among its own words, blind to the clip. Each scorer
 alone chooses from all answers that were proposed in that search, equals in the order of the proposals (the language model's likeliest first
 words come first); so does the ensemble. `oracle` is the share of questions whose answer was proposed at all, `oracle.words` by the language
-model itself. With strategy "gradient" each question is asked a second time, of an answerer that writes by gradients: `gradient` is its answer.
+model itself. With strategy "gradient" each question is asked a second time, of an answerer that writes by gradients: `gradient` is its
+answer.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_questions(question: str, reading: Reading) -> None:
 
 
 def test_other_words_for_the_same_question() -> None:
-    """380 wordings by people who did not know the patterns; of the last 140, 122 were read as meant before any pattern was made for them."""
+    """380 wordings by people who did not know the patterns; of the last 140, 122 were read as meant before any pattern knew them."""
     lines = (Path(__file__).parent / "wordings.jsonl").read_text(encoding="utf-8").splitlines()
     asked = [json.loads(line) for line in lines]
     misread = [one["wording"] for one in asked if read_question(one["wording"]) != read_question(one["canonical"])]
