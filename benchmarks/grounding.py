@@ -23,12 +23,13 @@ import torch
 from pcm_ros.evidence import Document, Estimate, rate, run_bench
 from pcm_ros.evidence.document import Record
 from pcm_ros.evidence.reliability import calibration_error, reliability_plot
+from pcm_ros.sight.words import VOCABULARY, unfamiliar_words
 from pcm_ros.sim.objects import HELD_OUT_PAIRS, ObjectSpec
 from pcm_ros.sim.wording import reword
 from pcm_ros.sim.workcell import SimWorkcell
-from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig, build_grounder, build_vision
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_grounder, build_vision
 from pcm_ros.tasks.manipulation.goal import Measure, NounPhrase, Relation, size_word
-from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of, unfamiliar_words
+from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.instruction import parse
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import PolicyConfig, is_there

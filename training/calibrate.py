@@ -25,9 +25,10 @@ from torch.nn.functional import softplus
 
 from pcm_ros.benchmarks.grounding import ABSENT, NOT_PERCEIVED, SceneEvidence, evidence
 from pcm_ros.models.registry import CALIBRATION, Calibration, calibration_name
+from pcm_ros.sight.words import both, colour_and_thing, colour_question
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_vision, experts
-from pcm_ros.tasks.manipulation.grounding import Grounder, GrounderEnsemble, Region, both, color_and_thing, color_question, kind_logits
+from pcm_ros.tasks.manipulation.grounding import Grounder, GrounderEnsemble, Region, kind_logits
 from training.lexicon import known_words
 
 UNSEEN = -20.0  # log-odds of what no view shows
@@ -50,12 +51,12 @@ class Part:
         answers = self.expert.logits(rgb, regions, asked)
         if self.color:
             return answers
-        composed = torch.tensor([color_and_thing(phrase) is not None for phrase in phrases])
+        composed = torch.tensor([colour_and_thing(phrase) is not None for phrase in phrases])
         return torch.where(composed, kind_logits(self.expert, rgb, regions, asked), answers)
 
     def _part(self, phrase: str) -> str:
-        pair = color_and_thing(phrase)
-        return phrase if pair is None else color_question(pair[0]) if self.color else pair[1]
+        pair = colour_and_thing(phrase)
+        return phrase if pair is None else colour_question(pair[0]) if self.color else pair[1]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Answers:
 def answers(scene: SceneEvidence, names: Sequence[str]) -> Answers:
     """The answers of the experts of these names."""
     color, thing = (torch.from_numpy(np.stack([np.stack(scene.views[f"{name} {part}"]) for name in names])) for part in ("color", "thing"))
-    composed = torch.tensor([color_and_thing(phrase) is not None for phrase in scene.phrases])
+    composed = torch.tensor([colour_and_thing(phrase) is not None for phrase in scene.phrases])
     return Answers(color.nan_to_num(0.0), thing.nan_to_num(0.0), thing[0].isfinite(), composed, torch.from_numpy(scene.right))
 
 

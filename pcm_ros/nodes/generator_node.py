@@ -21,6 +21,7 @@ from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
 from pcm_ros.nodes.views import ViewBuffer
 from pcm_ros.nodes.warm_up import warm_up
+from pcm_ros.sight.words import VOCABULARY
 from pcm_ros.tasks.manipulation import assembly
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, NothingToGrasp, PickPlaceGenerator
@@ -134,7 +135,7 @@ class GeneratorNode(Node):
             shown = conversions.read_goal_picture(request)
             if shown is None:
                 raise conversions.InvalidMessage("goal_picture is empty; an image with depth is needed")
-            reader = GoalPictureReader(self._perception_in(request.limits), self._grounder, assembly.VOCABULARY)
+            reader = GoalPictureReader(self._perception_in(request.limits), self._grounder, VOCABULARY)
             goal = reader.read(*shown, self._seen(request.views, request.stamps))
             response.relations = [conversions.relation_message(relation) for relation in goal.relations]
             response.text = goal.text

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pcm_ros.tasks.manipulation.assembly import VOCABULARY, build_grounder, build_vision
+from pcm_ros.sight.words import VOCABULARY
+from pcm_ros.tasks.manipulation.assembly import build_grounder, build_vision
 from pcm_ros.tasks.manipulation.grounding import Region
 
 

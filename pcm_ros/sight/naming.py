@@ -6,8 +6,6 @@ exchanged channels too: see `models/weights/calibration.json` for the weights.
 
 from __future__ import annotations
 
-import functools
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,16 +17,14 @@ import torch
 from torch import Tensor
 
 from pcm_ros.models.clip import RegionTextModel
-from pcm_ros.models.registry import Calibration, calibration, known_words
+from pcm_ros.models.registry import Calibration, calibration
 from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.sight.things import Sight
+from pcm_ros.sight.words import both, colour_and_kind, colour_question, strangeness
 
 LOOKS = 4
 """Frames in which a CLIP looks at each thing."""
 KEPT_CLIPS = 4
-COLOURS = frozenset("red orange yellow green cyan blue purple pink brown black white gray".split())  # noqa: SIM905
-_MORE_COLOURS = frozenset("turquoise violet silver gold golden beige navy teal crimson scarlet maroon magenta lime aqua tan ivory".split())  # noqa: SIM905
 _EXCHANGED = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 
@@ -112,14 +108,6 @@ class SegmenterExpert:
         return result
 
 
-def colour_and_kind(phrase: str) -> tuple[str, str]:
-    """ "dark red mug" -> ("dark red", "mug"), "red object" -> ("red", ""), "mug" -> ("", "mug")."""
-    words = phrase.split()
-    last = max((i for i, word in enumerate(words) if word in COLOURS or word in _MORE_COLOURS), default=-1)
-    kind = " ".join(word for word in words[last + 1 :] if word not in ("object", "thing", "item", "one"))
-    return " ".join(words[: last + 1]), kind
-
-
 class Namer:
     """One or several image-text models that say what a thing is called.
 
@@ -134,17 +122,17 @@ class Namer:
     def log_odds(self, sight: Sight, phrases: Sequence[str], by_frame: bool = False) -> Tensor:
         """(M, K), or (T, M, K), log-odds that phrase k is right for thing m. NaN where no expert looked at it."""
         parts = [colour_and_kind(phrase) for phrase in phrases]
-        colours = self._sum(sight, [f"{colour} object" for colour, _ in parts if colour], self.weights.color, False, by_frame)
+        colours = self._sum(sight, [colour_question(colour) for colour, _ in parts if colour], self.weights.color, False, by_frame)
         kinds = self._sum(
             sight, [kind or phrase for (_, kind), phrase in zip(parts, phrases, strict=True)], self.weights.thing, True, by_frame
         )
         columns = []
         for (colour, kind), phrase in zip(parts, phrases, strict=True):
             if colour and kind:
-                one, other = colours[f"{colour} object"] + self.weights.color_bias, kinds[kind] + self.weights.thing_bias
-                columns.append(-torch.logsumexp(torch.stack([-one, -other, -one - other]), dim=0))
+                one, other = colours[colour_question(colour)] + self.weights.color_bias, kinds[kind] + self.weights.thing_bias
+                columns.append(both(one, other))
             elif colour:
-                columns.append(colours[f"{colour} object"] + self.weights.color_bias)
+                columns.append(colours[colour_question(colour)] + self.weights.color_bias)
             else:
                 columns.append(kinds[kind or phrase] + self.weights.whole_bias)
         strange = torch.tensor([strangeness(kind or phrase) for (_, kind), phrase in zip(parts, phrases, strict=True)])
@@ -165,16 +153,3 @@ class Namer:
 
 STRANGE = 8.0
 """Nats by which a word that is like none of the models' training is less likely: what they say of it is a guess."""
-ALIKE, UNLIKE = 0.80, 0.45
-"""Cosine of two sentences about things of the same sort, and of different sorts."""
-_KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
-
-
-@functools.cache
-def strangeness(text: str) -> float:
-    """0 for words of the training captions and such as are like a known kind in meaning, by the sentence encoder, .. 1 for others."""
-    if all(word in known_words() for word in re.findall(r"[^\W\d_]+", text.lower())):
-        return 0.0
-    encoder = sentence_encoder()
-    alike = float((encoder.encode([f"a photo of a {kind}" for kind in _KINDS]) @ encoder.encode([f"a photo of a {text}"])[0]).max())
-    return float(np.clip((ALIKE - alike) / (ALIKE - UNLIKE), 0.0, 1.0))

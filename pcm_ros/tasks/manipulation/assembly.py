@@ -14,6 +14,7 @@ from pcm_ros.consensus.energies import Aggregate, Normalise
 from pcm_ros.models import registry
 from pcm_ros.models.embedded import embedded_clip, embedded_segmenter
 from pcm_ros.models.loading import set_threads
+from pcm_ros.sight.words import VOCABULARY
 from pcm_ros.tasks.manipulation.feasibility import (
     CollisionScorer,
     GraspScorer,
@@ -25,17 +26,13 @@ from pcm_ros.tasks.manipulation.feasibility import (
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
-from pcm_ros.tasks.manipulation.grounding import KINDS, ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
 from pcm_ros.tasks.manipulation.relation_scorer import RelationScorer
 from pcm_ros.tasks.manipulation.vision import Segmenter, Vision
 from pcm_ros.tasks.manipulation.workcell import Workcell, WorkcellLimits
-
-COLOR_WORDS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
-# What perception may call an object when it speaks to people. Phrases of instructions are free text and not bound to it.
-VOCABULARY = tuple(f"{color} {kind}" for color in COLOR_WORDS for kind in KINDS)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pcm_ros.models import registry, sentence
+from pcm_ros.models import registry
 from pcm_ros.models.clip import RegionTextModel
+from pcm_ros.sight.words import both, colour_and_thing, colour_question, nearest_kinds, unfamiliar_words
 from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
 
 
@@ -79,31 +78,6 @@ class ClipGrounder:
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
 
 
-# What people call colours, one word each. Some name things too, but before another noun they say its colour ("lemon bowl"); what says the
-# use of a vessel there ("wine bottle", "coffee mug") is left out.
-COLOR_NAMES = frozenset(
-    (  # noqa: SIM905
-        "amber aqua aquamarine azure beige black blue bronze brown burgundy canary carmine cerulean charcoal chartreuse cherry "
-        "chestnut chocolate cobalt colored coloured copper coral cream crimson cyan ebony emerald fuchsia gold golden gray green grey "
-        "indigo ivory khaki lavender lemon lilac lime magenta maroon mauve mustard navy ochre olive orange pink plum pumpkin purple "
-        "red rose ruby salmon sapphire scarlet silver tan tangerine taupe teal terracotta turquoise umber vermilion violet white "
-        "yellow"
-    ).split()
-)
-
-
-def color_and_thing(phrase: str) -> tuple[str, str] | None:
-    """ "ash grey beaker" -> ("ash grey", "beaker"): all up to the last colour name that something follows; None: no such name."""
-    words = phrase.split()
-    last = max((i for i, word in enumerate(words[:-1]) if word.lower() in COLOR_NAMES), default=-1)
-    return (" ".join(words[: last + 1]), " ".join(words[last + 1 :])) if last >= 0 else None
-
-
-def color_question(color: str) -> str:
-    """What the experts are asked to hear of a colour alone."""
-    return f"{color} object"
-
-
 _Ask = Callable[[Grounder, npt.NDArray[np.uint8], Sequence[Region], Sequence[str]], Tensor]
 
 
@@ -140,8 +114,8 @@ class GrounderEnsemble:
 
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
         """See Grounder."""
-        parts = {phrase: color_and_thing(phrase) for phrase in phrases}
-        colors = [color_question(pair[0]) for pair in parts.values() if pair]
+        parts = {phrase: colour_and_thing(phrase) for phrase in phrases}
+        colors = [colour_question(pair[0]) for pair in parts.values() if pair]
         kinds = [pair[1] for pair in parts.values() if pair]
         wholes = [phrase for phrase, pair in parts.items() if pair is None]
         if not regions or not phrases:
@@ -156,7 +130,7 @@ class GrounderEnsemble:
             if pair is None:
                 columns.append(whole[phrase] + ours.whole_bias)
             else:
-                columns.append(both(color[color_question(pair[0])], thing[pair[1]] + ours.thing_bias))
+                columns.append(both(color[colour_question(pair[0])], thing[pair[1]] + ours.thing_bias))
         return ours.scale * torch.stack(columns, dim=1) + ours.bias
 
     def _read(self, ask: _Ask, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> dict[str, Tensor]:
@@ -204,33 +178,3 @@ def kind_logits(expert: Grounder, rgb: npt.NDArray[np.uint8], regions: Sequence[
     if isinstance(expert, ClipGrounder):
         pictures += [np.ascontiguousarray(rgb[..., order]) for order in ((1, 2, 0), (2, 0, 1))]
     return torch.stack([expert.logits(picture, regions, texts) for picture in pictures]).mean(dim=0)
-
-
-def both(first: Tensor, second: Tensor) -> Tensor:
-    """Log-odds that two things are true that know nothing of each other, from the log-odds of each; shapes alike."""
-    return -torch.logsumexp(torch.stack([-first, -second, -first - second]), dim=0)
-
-
-# The kinds that the experts know, for words that they do not: what else than these could a new word mean to them?
-KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
-# Cosine of two sentences from which they are about alike things, and by how much less a reading is e times less likely.
-ALIKE, DISTINCT = 0.57, 0.1
-
-
-@functools.cache
-def nearest_kinds(text: str) -> Mapping[str, float]:
-    """Known kinds that a new word may mean, by the sentence encoder: how likely each is, the likeliest 1; empty: it is like none of them.
-
-    Raises:
-        ModelUnavailable: the encoder's package is not installed.
-    """
-    encoder = sentence.sentence_encoder()
-    alike = encoder.encode([f"a photo of a {kind}" for kind in KINDS]) @ encoder.encode([f"a photo of a {text}"])[0]
-    if float(alike.max()) < ALIKE:
-        return {}
-    return dict(zip(KINDS, torch.exp((alike - alike.max()) / DISTINCT).tolist(), strict=True))
-
-
-def unfamiliar_words(phrase: str) -> list[str]:
-    """Words of a phrase that no expert met in training: what they say of it is a guess from similar words."""
-    return [word for word in re.findall(r"[^\W\d_]+", phrase.lower()) if word not in registry.known_words()]

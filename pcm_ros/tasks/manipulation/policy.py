@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
+from pcm_ros.sight.words import unfamiliar_words
 from pcm_ros.tasks.manipulation.arrangement import SUPPORT, contradiction, in_order, mirrored, still_wanted
 from pcm_ros.tasks.manipulation.context import Context, Target
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
-from pcm_ros.tasks.manipulation.grounding import unfamiliar_words
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
 from pcm_ros.tasks.manipulation.rearrangement import Placed, rearrange

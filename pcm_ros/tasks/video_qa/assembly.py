@@ -17,14 +17,12 @@ from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import set_threads
 from pcm_ros.sight.frames import Clip, clip_of, read_clip
 from pcm_ros.sight.naming import ClipExpert, Expert, Namer, SegmenterExpert
+from pcm_ros.sight.words import VOCABULARY
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
 from pcm_ros.tasks.video_qa.context_gradient import ContextWriter
 from pcm_ros.tasks.video_qa.generator import AnswerGenerator
 from pcm_ros.tasks.video_qa.scorers import CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
 
-COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black", "white", "gray")
-KINDS = ("mug", "bowl", "block", "can", "bottle", "plate", "duck", "toy")
-VOCABULARY = tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
 FRAMES = 12
 CLIPS = ("pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
 SCORERS = ("segmenter", *CLIPS, "motion", "relations", "counts", "language")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from pcm_ros.sight.naming import COLOURS
+from pcm_ros.sight.words import COLOURS
 from pcm_ros.tasks.video_qa.wording import Motion, Side, moving, placed, plain, timed, whole, without_asides
 
 Asks = Literal["colour", "kind", "object", "count", "yes_no", "open"]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
-from pcm_ros.sight.naming import COLOURS, Namer, colour_and_kind
+from pcm_ros.sight.naming import Namer
 from pcm_ros.sight.things import Region, Sight
+from pcm_ros.sight.words import COLOURS, colour_and_kind
 from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
 from pcm_ros.tasks.video_qa.reading import ANYTHING, Reading, bare, number_of, truth_of
 

@@ -8,8 +8,8 @@ import pytest
 
 from pcm_ros.consensus import Batch, Cascade
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.sight.words import VOCABULARY
 from pcm_ros.tasks.manipulation.assembly import (
-    VOCABULARY,
     ManipulationConfig,
     build_consensus,
     build_generator,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from pcm_ros.models import registry
 from pcm_ros.models.registry import Calibration
+from pcm_ros.sight.words import VOCABULARY, both, colour_and_thing, nearest_kinds
 from pcm_ros.sim.wording import COLOR_SYNONYMS, KIND_SYNONYMS
-from pcm_ros.tasks.manipulation.assembly import VOCABULARY, ManipulationConfig
-from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region, both, color_and_thing, nearest_kinds
+from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
+from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region
 
 REGIONS = [Region(0, np.ones((2, 2), dtype=bool)), Region(1, np.ones((2, 2), dtype=bool))]
 IMAGE = np.zeros((2, 2, 3), dtype=np.uint8)
@@ -85,7 +86,7 @@ def test_both_is_a_product_of_probabilities(first: float, second: float) -> None
     ],
 )
 def test_colours_are_told_from_things(phrase: str, parts: tuple[str, str] | None) -> None:
-    assert color_and_thing(phrase) == parts
+    assert colour_and_thing(phrase) == parts
 
 
 @pytest.mark.parametrize(("word", "kind"), [("teacup", "mug"), ("beaker", "mug"), ("square block", "block"), ("water bottle", "bottle")])
@@ -112,10 +113,10 @@ def test_a_new_word_counts_half_by_its_relatives() -> None:
 
 def test_no_kind_is_taken_for_a_colour() -> None:
     for word in KIND_SYNONYMS:
-        assert color_and_thing(f"{word.word} thing") is None, word
-    named = [word.word for word in COLOR_SYNONYMS if color_and_thing(f"{word.word} mug") == (word.word, "mug")]
+        assert colour_and_thing(f"{word.word} thing") is None, word
+    named = [word.word for word in COLOR_SYNONYMS if colour_and_thing(f"{word.word} mug") == (word.word, "mug")]
     assert len(named) > 0.8 * len(COLOR_SYNONYMS)
-    assert all(color_and_thing(phrase) == tuple(phrase.split()) for phrase in VOCABULARY)
+    assert all(colour_and_thing(phrase) == tuple(phrase.split()) for phrase in VOCABULARY)
 
 
 def test_nothing_to_ask() -> None:
