@@ -161,7 +161,7 @@ def singular(noun: str) -> str:
 def number_of(answer: str) -> int | None:
     """The number that an answer says, 0..99; None: it says none."""
     words = bare(answer)
-    if words in ("none", "no", "nothing"):
+    if words in ("none", "nothing"):
         return 0
     if words in NUMBERS:
         return NUMBERS.index(words)
@@ -175,5 +175,5 @@ def truth_of(answer: str) -> bool | None:
 
 def normalised(answer: str) -> str:
     """For comparison: bare words, numbers as digits."""
-    number = None if bare(answer) in ("no", "nothing") else number_of(answer)
+    number = None if bare(answer) == "nothing" else number_of(answer)
     return bare(answer) if number is None else str(number)
