@@ -28,11 +28,12 @@ from pcm_ros.sim.objects import HELD_OUT_PAIRS, ObjectSpec
 from pcm_ros.sim.wording import reword
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_grounder, build_vision
+from pcm_ros.tasks.manipulation.doubts import is_there
 from pcm_ros.tasks.manipulation.goal import Measure, NounPhrase, Relation, size_word
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.instruction import parse
 from pcm_ros.tasks.manipulation.perception import Perception
-from pcm_ros.tasks.manipulation.policy import PolicyConfig, is_there
+from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.relation_scorer import UNSEEN_LOGIT, noun_probabilities
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.vision import Vision

@@ -28,7 +28,8 @@ from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGener
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
 from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
-from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, PolicyConfig, RelationJudge
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, RelationJudge
+from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.predicted_view_scorer import PredictedViewScorer
 from pcm_ros.tasks.manipulation.relation_scorer import RelationScorer
 from pcm_ros.tasks.manipulation.vision import Segmenter, Vision

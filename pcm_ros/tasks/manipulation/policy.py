@@ -9,29 +9,22 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
-from pcm_ros.sight.words import unfamiliar_words
 from pcm_ros.tasks.manipulation.arrangement import SUPPORT, contradiction, in_order, mirrored, still_wanted
 from pcm_ros.tasks.manipulation.context import Context, Target
+from pcm_ros.tasks.manipulation.doubts import Doubts
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
-from pcm_ros.tasks.manipulation.goal import Goal, Quantifier, Relation, RelationKind
+from pcm_ros.tasks.manipulation.goal import Goal, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
+from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.rearrangement import Placed, rearrange
 from pcm_ros.tasks.manipulation.relation_scorer import (
-    CONTRAST,
-    PRESENT,
     Assessment,
-    degrees,
-    fit_logit,
-    fit_probability,
     fused_logits,
-    log_odds,
     noun_probabilities,
-    predicted_margins,
     probability_of,
 )
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
@@ -39,16 +32,8 @@ from pcm_ros.tasks.manipulation.situation import Situation, of_same_subject
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
 from pcm_ros.tasks.manipulation.world_model import world_model
 
-# Once found, a phrase stays found unless its log-odds fall below what is asked of it by this much: it may stand worse to see now.
-FOUND_BEFORE = 2.0
-# Of the likeliest object's probability of being the subject: what is less likely than this is not moved in its place.
-SAME_SUBJECT = 0.1
-# What was put ON something and did not stay there must stand safer by this the next time, nats.
-FELL_ONCE = 0.8
 # Attempts at one relation after which an arrangement of all is looked for.
 STUCK = 2
-# What is put within this of its place in an arrangement, metres, is there.
-NEAR_TARGET = 0.03
 # An object that is within this of where it was before it was moved, metres, was not moved.
 UNMOVED = 0.015
 
@@ -148,51 +133,6 @@ class RelationJudge(Protocol):
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
-    """Bounds and thresholds of the closed loop.
-
-    Attributes:
-        attempts: actions spent on one relation before giving up, 1..20. most_actions: in a whole run, 1..200.
-        holds: probability from which a relation counts as true, 0..1. Below one half, because margins are stricter than the relations (see
-            relation_margin): what is planned shall be clear, what is found may be close.
-        present: log-odds below which a phrase's best object counts as not there. contrast: it does so too if perception's own name for that
-            object has log-odds higher by more than this, unless those of the phrase reach CLEAR or that name is DOUBTFUL (`fit_logit`).
-        unfamiliar: added to the log-odds of phrases with words that no expert knows from training: they are understood, if at all, with
-            less confidence.
-        expected: mean energy of the judges, nats, above which the best proposal is not worth an action, > 0.
-        loose: energies of the stability scorers together above which nothing is put ON something else, nats, > 0. To stand on something
-            costs 2, on a plate, a block or a can no more; on a duck's head or the neck of a bottle 3.4 and more.
-        least_judges: views that must answer for a relation to be checked, >= 1.
-    """
-
-    attempts: int = 4
-    most_actions: int = 40
-    holds: float = 0.3
-    present: float = PRESENT
-    contrast: float = CONTRAST
-    unfamiliar: float = 4.0
-    expected: float = 4.0
-    loose: float = 3.2
-    least_judges: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.attempts <= 20 or not 1 <= self.most_actions <= 200:
-            raise ValueError(f"attempts {self.attempts} must be 1..20 and most_actions {self.most_actions} 1..200")
-        if not 0 < self.holds < 1 or self.least_judges < 1:
-            raise ValueError(f"holds {self.holds} must be between 0 and 1, least_judges {self.least_judges} at least 1")
-
-
-def is_there(logit: float, confidence: float, config: PolicyConfig) -> bool:
-    """Whether the object that fits a phrase best is what the phrase says.
-
-    Args:
-        logit: fused log-odds of the phrase for that object.
-        confidence: 0..1, perception's for its own name of it (SceneObject.label_confidence); 0: it has none.
-    """
-    return fit_logit(logit, confidence, config.present, config.contrast) >= 0
-
-
-@dataclass(frozen=True)
 class _Move:
     """A motion that the workcell reports as done: where the object was, (3,) metres, its size (3,), how far it was to go, and the pick."""
 
@@ -283,8 +223,7 @@ class _Run:
         self._seen: Situation | None = None
         self._expected: Scene | None = None
         self._memory = ObjectMemory()
-        self._found: set[str] = set()
-        self._numbered: set[str] = set()
+        self._doubts = Doubts(config, [judge.name for judge in judges])
         self._trusted: _Move | None = None
         self._placed: set[Relation] = set()  # what a motion that went well was to make true
 
@@ -414,11 +353,11 @@ class _Run:
 
     def _agreed(self, context: Context, now: Situation) -> Generator[Event, None, tuple[str | None, Iteration | None]]:
         """The ensemble's plan and None, or why there is none worth an action (asked twice: proposals are drawn at random)."""
-        if (doubt := self._ungraspable(context, now)) is not None:
+        if (doubt := self._doubts.ungraspable(context, now)) is not None:
             return doubt, None
         for trial in range(2):
             last = yield from self._plan(context, trial)
-            if (doubt := self._doubt(context, last, now)) is None:
+            if (doubt := self._doubts.of_plan(context, last, now, context.relation in self._placed)) is None:
                 break
         return doubt, last
 
@@ -475,55 +414,12 @@ class _Run:
             raise _Ended(
                 Outcome.OBJECT_NOT_FOUND, f"no object was found in the workspace, so none that looks like '{context.relation.subject}'"
             )
-        self._refuse_absent(context, logits)
+        if (refusal := self._doubts.absent(context, logits)) is not None:
+            raise _Ended(Outcome.OBJECT_NOT_FOUND, refusal)
         now.meant[relation] = noun_probabilities(relation, logits, now.scene)
         probability = probability_of(assessments, logits, context.relation, context.scene)
         best = tuple(float(x) for x in logits.amax(dim=0)[: len(context.relation.phrases)])
         return Checked(context.relation, probability, probability >= self._config.holds, best, dropped)
-
-    def _refuse_absent(self, context: Context, logits: Tensor) -> None:
-        """End the run if a phrase fits nothing, or fewer objects than it speaks of. Once found, a phrase is not refused that soon again."""
-        relation, scene = context.relation, context.scene
-        there = ", ".join(sorted(thing.label for thing in scene.objects))
-        generic = {noun.text for noun in relation.nouns if noun.generic}
-        for column, text in enumerate(relation.texts):
-            number = int(logits[:, column].argmax())
-            logit, thing = float(logits[number, column]), scene.objects[number]
-            forgiven = FOUND_BEFORE * (text in self._found) + self._config.unfamiliar * bool(unfamiliar_words(text))
-            if text in generic or is_there(logit + forgiven, thing.label_confidence, self._config):
-                self._found.add(text)
-                continue
-            raise _Ended(
-                Outcome.OBJECT_NOT_FOUND,
-                f"no object looks like '{text}': the nearest is rather a {thing.label} (log-odds {logit:.1f}, as a {thing.label} "
-                f"{log_odds(thing.label_confidence):.1f}); on the table: {there}",
-            )
-        noun = relation.nouns[0]
-        if not relation.plural or relation.subject in self._numbered or noun.count == 0:
-            return
-        fitting = len(scene.objects)
-        if not noun.generic:
-            fitting = int((fit_probability(logits[:, 0], scene) > 0.5).sum())
-        if fitting < noun.count or (fitting > noun.count and noun.quantifier == Quantifier.ALL and noun.measure is None):
-            raise _Ended(
-                Outcome.OBJECT_NOT_FOUND,
-                f"'{relation.subject}' speaks of {noun.count} objects, but {fitting} look like '{noun.text}'; on the table: {there}",
-            )
-        self._numbered.add(relation.subject)
-
-    def _ungraspable(self, context: Context, now: Situation) -> str | None:
-        """Why the hand cannot take what is to be moved; None: it can, or the generator will say why not."""
-        meant = now.meant[context.relation][:, 0]
-        graspable = plan_grasps(world_model(context)).graspable(len(meant))
-        if not graspable.any() or bool(graspable[meant >= 0.5 * meant.max()].any()):
-            return None
-        thing = context.scene.objects[int(meant.argmax())]
-        short, long, height = (100 * extent for extent in thing.extents)
-        opening = 100 * context.scene.limits.gripper.max_opening
-        return (
-            f"the gripper cannot take '{context.relation.subject}', which is {short:.1f} x {long:.1f} cm and {height:.1f} cm high: wider "
-            f"than it opens ({opening:.1f} cm), out of reach, or too close to something else"
-        )
 
     def _plan(self, context: Context, trial: int) -> Generator[Event, None, Iteration]:
         """The consensus' last iteration. Yields Planning."""
@@ -535,50 +431,6 @@ class _Run:
             self._stop_if_asked()
         assert last is not None
         return last
-
-    def _doubt(self, context: Context, last: Iteration, now: Situation) -> str | None:
-        """Why the best proposal is not worth an action: it cannot be done, moves something else, or does not lead to what is wanted."""
-        relation, energies = context.relation, last.leader_energies
-        if not last.leader_energy < float("inf"):
-            blocking = sorted(name for name, energy in energies.items() if energy == float("inf"))
-            return f"no feasible way to make '{relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}"
-        meant = now.meant[relation]
-        moved = int(last.leader.category[0])
-        if context.target is not None:
-            return self._astray(context, context.target, last)
-        if float(meant[moved, 0]) < SAME_SUBJECT * float(meant[:, 0].max()):
-            return f"no feasible way to move '{relation.subject}' was found: every proposal is to move something else or to fail"
-        outcome = world_model(context).predict_scene(last.leader.category, last.leader.extras["motion"])
-        truth = float(degrees(relation, torch.sigmoid(predicted_margins(relation, outcome)), meant)[0, moved])
-        if truth < self._config.holds:
-            place = " and ".join(repr(phrase) for phrase in relation.references)
-            why = {RelationKind.IN: f"it does not go into {place}", RelationKind.ON: f"it cannot rest on {place}"}.get(
-                relation.kind, f"there is no free place like that at {place}"
-            )
-            return (
-                f"'{relation}' cannot be made true: {why}; the best proposal is predicted to fulfil it with probability {truth:.2f} < "
-                f"{self._config.holds:g}"
-            )
-        loose = sum(value for name in ("stability", "twin") if (value := energies.get(name, 0.0)) == value)
-        allowed = self._config.loose - FELL_ONCE * (relation in self._placed)
-        if relation.kind == RelationKind.ON and loose > allowed:
-            return f"'{relation}' cannot be made true: it would not stand there safely (stability {loose:.1f} nats > {allowed:g})"
-        votes = [energy for judge in self._judges if (energy := energies.get(judge.name)) is not None and energy == energy]
-        if votes and sum(votes) / len(votes) > self._config.expected:
-            return (
-                f"not even the best proposal is expected to make '{relation}' true: mean energy of the views "
-                f"{sum(votes) / len(votes):.1f} nats > {self._config.expected:g}"
-            )
-        return None
-
-    @staticmethod
-    def _astray(context: Context, target: Target, last: Iteration) -> str | None:
-        """Why the best proposal does not lead to the target."""
-        center = context.scene.objects[target.category].center[:2] + last.leader.extras["motion"][0, :2].numpy()
-        away = float(np.linalg.norm(center - (target.x, target.y)))
-        if int(last.leader.category[0]) == target.category and away <= NEAR_TARGET:
-            return None
-        return f"no feasible way was found to put '{context.relation.subject}' where it leaves room for the rest ({100 * away:.1f} cm off)"
 
     def _execute(self, context: Context, last: Iteration) -> Iterator[Event]:
         action = action_of(last.leader)

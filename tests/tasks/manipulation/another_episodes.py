@@ -46,10 +46,10 @@ def truth_of_another(world: AnotherWorld) -> Truth:
     )
 
 
-def episodes(world: AnotherWorld, policy: ManipulationPolicy, seeds: Sequence[int]) -> Iterator[Result]:
-    """Run the policy on its jobs; the judge is the world's own."""
+def episodes(world: AnotherWorld, policy: ManipulationPolicy, seeds: Sequence[int], where: str = "") -> Iterator[Result]:
+    """Run the policy on its jobs, or on jobs of one sort (`AnotherWorld.reset`); the judge is the world's own."""
     for seed in seeds:
-        job = world.reset(seed)
+        job = world.reset(seed, where)
         story = []
         finished: Finished | None = None
         for event in policy.run(job.instruction, seed):
@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the first episode")
+    parser.add_argument("--where", default="", help="jobs of one sort: in, left, right, behind or 'in front'")
     parser.add_argument("--truth", action="store_true", help="the truth in the place of the models")
     parser.add_argument("--segmenter", type=Path, help="another segmenter's .safetensors, which then grounds alone")
     parser.add_argument("--tell", action="store_true", help="tell the story of every episode, not only of failures")
@@ -86,7 +87,7 @@ def main() -> None:
     else:
         policy = build_policy(cell, list(CAMERAS))
     done = []
-    for result in episodes(world, policy, range(options.seed, options.seed + options.episodes)):
+    for result in episodes(world, policy, range(options.seed, options.seed + options.episodes), options.where):
         done.append(result.done)
         print(result.seed, result.instruction, "->", "done" if result.done else "NOT DONE", result.outcome.name, result.message, flush=True)
         if options.tell or not result.done or result.outcome != Outcome.SUCCESS:

@@ -89,8 +89,8 @@ class AnotherWorld:
         self.job = Job("", "", "", "")
         self.shots: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # camera: newest picture, and the bodies in it
 
-    def reset(self, seed: int) -> Job:
-        """A new scene and a job in it."""
+    def reset(self, seed: int, where: str = "") -> Job:
+        """A new scene and a job in it, by its word for the place where the subject goes; "" = any."""
         self.close()
         rng = np.random.default_rng([77, seed])
         self.client = p.connect(p.DIRECT)
@@ -103,7 +103,7 @@ class AnotherWorld:
         self._light = (rng.uniform(-1, 1), rng.uniform(0.2, 1), rng.uniform(1.2, 2))
         self._gantry()
         self.things = []
-        self.job = self._populate(rng)
+        self.job = self._populate(rng, where)
         for thing in self.things:
             p.changeDynamics(thing.body, -1, activationState=p.ACTIVATION_STATE_ENABLE_SLEEPING, physicsClientId=self.client)
         self._run(240)
@@ -149,7 +149,7 @@ class AnotherWorld:
         p.resetBasePositionAndOrientation(body, np.add(position, shift), turn, physicsClientId=self.client)
         return int(body)
 
-    def _populate(self, rng: np.random.Generator) -> Job:
+    def _populate(self, rng: np.random.Generator, where: str) -> Job:
         """Two blocks, two bowls, and one or two of mug, duck and can, so that neither colour nor kind alone tells which is meant."""
         first, second, third = rng.permutation(list(COLORS))[:3]
         wanted = [(first, "block"), (second, "bowl"), (second, "block"), (third, "bowl")]
@@ -183,7 +183,7 @@ class AnotherWorld:
                 body, height = self._file(name, scale, (x, y), tuple(rgb), yaw, tilt), 0.08
             self.things.append(Thing(body, f"{color} {kind}", radii[kind], height))
         subject = f"{first} block"
-        where = str(rng.choice(["in", "left", "right", "behind", "in front"]))
+        where = where or str(rng.choice(["in", "left", "right", "behind", "in front"]))
         reference = f"{second} bowl" if where == "in" else str(rng.choice([t.name for t in self.things[1:]]))
         words = {"in": "in", "left": "to the left of", "right": "to the right of", "behind": "behind", "in front": "in front of"}[where]
         return Job(f"put the {subject} {words} the {reference}", subject, where, reference)

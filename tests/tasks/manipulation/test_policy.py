@@ -24,8 +24,8 @@ from pcm_ros.tasks.manipulation.policy import (
     Observed,
     Outcome,
     Planning,
-    PolicyConfig,
 )
+from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
 VIEWS = ("front", "left", "right")
