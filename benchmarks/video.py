@@ -7,7 +7,7 @@ Per question the search is run once. `language_model` is the model's own first c
 alone chooses from all answers that were proposed in that search, equals in the order of the proposals (the language model's likeliest first
 words come first); so does the ensemble. `oracle` is the share of questions whose answer was proposed at all, `oracle.words` by the language
 model itself. With strategy "gradient" each question is asked a second time, of an answerer that writes by gradients: `gradient` is its
-answer.
+answer, made of nothing but the language model's words, so that only a run with its words alone compares like with like.
 """
 
 from __future__ import annotations

@@ -30,6 +30,10 @@ COLOUR_NAMES = frozenset(
 )
 """What people call colours, one word each. Some name things too, but before another noun they say its colour ("lemon bowl"); what says the
 use of a vessel there ("wine bottle", "coffee mug") is left out."""
+_PLAIN_NAMES = frozenset(COLOURS) | frozenset(
+    "aqua beige crimson gold golden ivory lime magenta maroon navy scarlet silver tan teal turquoise violet".split()  # noqa: SIM905
+)
+# Of COLOUR_NAMES those that mean a colour where no noun follows: a lemon is a thing.
 ANYTHING = frozenset({"object", "thing", "item", "one"})
 # Cosine of two sentences from which they are about alike things, and by how much less a reading is e times less likely.
 _ALIKE, _DISTINCT = 0.57, 0.1
@@ -45,9 +49,9 @@ def colour_and_thing(phrase: str) -> tuple[str, str] | None:
 
 
 def colour_and_kind(phrase: str) -> tuple[str, str]:
-    """ "dark red mug" -> ("dark red", "mug"), "red object" and "red" -> ("red", ""), "mug" -> ("", "mug")."""
+    """ "dark red mug" -> ("dark red", "mug"), "red object" and "red" -> ("red", ""), "mug" -> ("", "mug"), "lemon" -> ("", "lemon")."""
     colour, thing = colour_and_thing(phrase) or ("", phrase)
-    if not colour and phrase.split()[-1:] and phrase.split()[-1].lower() in COLOUR_NAMES:
+    if not colour and phrase.split()[-1:] and phrase.split()[-1].lower() in _PLAIN_NAMES:
         return phrase, ""
     return colour, " ".join(word for word in thing.split() if word not in ANYTHING)
 

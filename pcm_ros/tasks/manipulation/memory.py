@@ -26,6 +26,8 @@ LEAST_SEEN_THROUGH = 0.005
 MOST_SEEN_THROUGH = 0.3
 # Share of the expected points that must have new ones beside them for a whole object to be recognised as the expected one.
 LEAST_COVERED = 0.3
+# Share of them that must have, for an object to lie as expected.
+MOSTLY_COVERED = 0.9
 SAME_CENTER = 0.04
 FEWEST_POINTS = 12
 # Distance of median colours (RGB, 0..255) up to which an object at the same place is the same: light and shade move it by 20 or so.
@@ -80,7 +82,7 @@ def reconcile(scene: Scene, expected: Scene, observation: Observation) -> Scene:
                 label[mine] = match[k]
             continue
         if seen_through(thing.points, observation) > MOST_SEEN_THROUGH:
-            surplus = _surplus(k, expected, points, colors, perceived, match)
+            surplus = _surplus(k, expected, points, colors, np.where(label == perceived, perceived, -1), match)
             if surplus is not None:
                 label[surplus] = len(scene.objects) + len(extra)
                 extra.append(thing)
@@ -125,10 +127,11 @@ def _surplus(
     number: int, expected: Scene, points: Points, colors: npt.NDArray[np.uint8], perceived: npt.NDArray[np.int64], match: dict[int, int]
 ) -> npt.NDArray[np.bool_] | None:
     """The points, (P,) bool, of an object that does not lie as expected: those about its place and of its colour by which a piece exceeds
-    the other objects that are expected in it, as a can that fell over in its bowl. None: there are too few of them.
+    the other objects that are expected in it, as a can that fell over in its bowl. None: there are too few of them; the others do not
+    lie as expected either, so that theirs would be taken for its; or it lies elsewhere, as a piece of its own.
 
     Args:
-        perceived: (P,) piece of each point. match: expected object -> the piece that is it.
+        perceived: (P,) piece of each point, -1: taken by another object. match: expected object -> the piece that is it.
     """
     thing = expected.objects[number]
     others = [k for k in range(len(expected.objects)) if k != number]
@@ -137,13 +140,21 @@ def _surplus(
     explained = _expected_owner(points, replace(expected, objects=tuple(expected.objects[k] for k in others))) >= 0
     reach = float(np.linalg.norm(thing.size)) / 2 + SAME_POINT
     near = np.linalg.norm(points - thing.center.astype(np.float32), axis=1) <= reach
-    shared = np.isin(perceived, [match[k] for k in others if k in match])
-    surplus = ~explained & near & shared
+    hosts = [k for k in others if k in match]
+    as_expected = [k for k in hosts if _covered(expected.objects[k].points, points[perceived == match[k]]) >= MOSTLY_COVERED]
+    surplus = ~explained & near & np.isin(perceived, [match[k] for k in as_expected])
+    claimed = [-1, *(match[k] for k in hosts)]
+    for piece in np.setdiff1d(perceived, claimed):
+        mine = perceived == piece
+        if mine.sum() >= LEAST_COVERED * len(thing.points) and _same_color(colors[mine], thing.colors):
+            return None
     if surplus.sum() < max(FEWEST_POINTS, LEAST_COVERED * len(thing.points)):
         return None
-    if np.linalg.norm(np.median(colors[surplus], axis=0) - np.median(thing.colors, axis=0)) > SAME_COLOR:
-        return None
-    return np.asarray(surplus)
+    return np.asarray(surplus) if _same_color(colors[surplus], thing.colors) else None
+
+
+def _same_color(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> bool:
+    return bool(np.linalg.norm(np.median(first, axis=0) - np.median(second, axis=0)) <= SAME_COLOR)
 
 
 def _expected_owner(points: Points, expected: Scene) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pcm_ros.sight.words import COLOURS
-from pcm_ros.tasks.video_qa.wording import Motion, Side, moving, placed, plain, timed, whole, without_asides
+from pcm_ros.tasks.video_qa.wording import MOVES, WHO, Motion, Side, moving, placed, plain, says_that_it_moves, timed, whole, without_asides
 
 Asks = Literal["colour", "kind", "object", "count", "yes_no", "open"]
 
@@ -24,13 +24,21 @@ _YES_NO = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would)"
 # What a question is built of, beside the names of things.
 _BUILDING = frozenset(
     (  # noqa: SIM905
-        "what which who whose is are was were be been being does do did has have had will would could that those these this there it its "
-        "they the a an any some all every each of for to with by and or so then not you we i me us see seen find found spot notice appear "
-        "appears shown show called call named name tell say give identify know want like wonder whether if colour coloured kind sort type "
-        "category class number count counting many how much amount quantity exist exists present visible stand stands lie lies sit sits "
-        "located placed resting standing sitting lying one's own else as at in on out only both here now please describe point state "
-        "happen happens question answer goes go comes very somebody someone anybody looking done belong belongs got get gets their mean "
-        "means make makes come full whole ahead rest others other"
+        "what which who whose is are was were be been being does do did has have had will would could that those these this there it "
+        "its they the a an any some all every each of for to with by and or so then not you we i me us see seen find found spot notice "
+        "appear appears shown show called call named name tell say give identify know want like wonder whether if colour coloured kind "
+        "sort type category class number count counting many how much amount quantity exist exists present visible stand stands lie "
+        "lies sit sits located placed resting standing sitting lying own else as at in on out only both here now please describe point "
+        "state happen happens question answer goes go comes very somebody someone anybody looking done belong belongs got get gets "
+        "their mean means make makes come full whole ahead rest others other still"
+    ).split()
+)
+# What changes the meaning of the rest: who reads past it answers another question.
+_NOT_UNDERSTOOD = frozenset(
+    (  # noqa: SIM905
+        "not no never nothing none neither nor or before after than because while until except unless second third twice once times "
+        "time most least longest shortest tallest largest smallest biggest fastest slowest farthest furthest direction shape size "
+        "height weight stop stops stopped robot arm hand gripper person human without instead between"
     ).split()
 )
 
@@ -88,30 +96,33 @@ def checked_question(text: str) -> str:
 
 
 def read_question(text: str) -> Reading:
-    """What a question asks. Never fails: what is not understood is "open"."""
-    words = plain(text)
-    words, at_end = timed(words)
+    """What a question asks. Never fails: what is not understood is "open", or, where a number or yes or no is asked for, not `known`."""
+    words, at_end = timed(plain(text))
     words = without_asides(words)
     words = re.sub(whole(_CAN_SEE), "is there" if re.match(_CAN_SEE, words) else " ", words)
     told = re.match(r"(?:there|the|a|an|any|some)\b", words) is not None and not re.search(r"\b(?:that|which|what|to)\b", words)
-    words, side, before, after = placed(words)
-    words, motion = moving(words)
-    asks = _asks(words, side, motion)
-    if told and asks in ("object", "open") and _thing(before or words, "object"):  # a statement, true or not
-        asks = "yes_no"
+    yes_no = re.match(rf"(?:{_YES_NO}|whether|if)\b", words) is not None and not re.search(r"\b(?:what|which|how)\b", words)
+    if re.match(rf"(?:on|in|under) (?:what|which)\b|(?:what|who|which(?: \w+){{1,2}}) {MOVES} (?:the|a|an)\b", words):
+        return Reading("open", known=False)  # "on what does it stand", "what moves the mug": neither is looked for
+    rest, motion = moving(words)
+    rest, side, before, after = placed(rest)
+    asks = "yes_no" if yes_no else _asks(rest, side, motion)
+    if told and asks in ("object", "open") and _thing(before or rest, "object"):  # a statement, true or not
+        yes_no, asks = True, "yes_no"
     if asks == "open":
         return Reading("open", known=False)
-    noun = _thing(before if side and asks == "yes_no" else words, asks)
-    if re.search(r"\b(?:before|after|than|because|while)\b", words):
-        return Reading(asks if asks == "yes_no" else "open", known=False)
-    known = (
-        asks != "yes_no"
-        or bool(side or motion)
-        or re.search(r"\b(?:there|here|exists?|appears?|shown|present|visible|have)\b|^any\b", words) is not None
-    )
-    if not known:
-        return Reading(asks, known=False)
-    return Reading(asks, noun, motion, side, _thing(after, "object") if side else "", at_end)
+    noun, anchor = _thing(before if side and yes_no else rest, asks), _thing(after, "object") if side else ""
+    understood = not _NOT_UNDERSTOOD & {*rest.split(), *after.split()} and (anchor != "" or side in ("", "leftmost", "rightmost"))
+    if yes_no:
+        there = re.search(r"\b(?:there|here|exists?|appears?|shown|present|visible|have)\b|^any\b", words)
+        understood &= not re.search(r"\b(?:all|every|both|each)\b", words) and side not in ("leftmost", "rightmost")
+        understood &= says_that_it_moves(words) and not side if motion else bool(side or there)
+        understood &= bool(noun) or not motion or re.search(whole(WHO), words) is None  # "does the robot move"
+    if asks == "count":
+        understood &= not (motion and side) and side not in ("leftmost", "rightmost")
+    if not understood:
+        return Reading(asks if asks in ("yes_no", "count") else "open", known=False)
+    return Reading(asks, noun, motion, side, anchor, at_end)
 
 
 def _asks(text: str, side: Side, motion: Motion) -> Asks:

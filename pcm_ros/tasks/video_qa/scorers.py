@@ -225,11 +225,14 @@ class RelationScorer(_Situated):
             anchor = self._named(sight, reading.anchor)
             if reading.asks == "yes_no":
                 subject = self._named(sight, reading.noun)
+                if not reading.noun:  # anything
+                    return _energy(_said(reading, answers, float(1 - np.prod(1 - np.clip(holds @ anchor, 0, 1)))))
                 joint = subject[:, None] * anchor[None] * (1 - np.eye(len(anchor)))
                 return _energy(_said(reading, answers, float((joint * holds).sum() / max(joint.sum(), 1e-9))))
             weight = holds @ anchor
         if reading.asks == "count":
-            return _energy(_counted(answers, weight))
+            named = _probability(self._namer.log_odds(sight, [reading.noun])[:, 0]) if reading.noun else np.ones(len(weight))
+            return _energy(_counted(answers, weight * named))
         return self._match(context, answers, weight)
 
     @staticmethod

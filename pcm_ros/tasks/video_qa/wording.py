@@ -61,13 +61,13 @@ _END = _any(
     rf"{_words('when once after by_the_time as')}(?: that)? {_ALL_OF_IT} {_OVER}",
     rf"(?:in|on) (?:the )?(?:very )?{_words('last final closing end')} {_MOMENT}(?: of {_FILM})?",
     _words("finally eventually ultimately afterward afterwards"),
-    "after (?:all|everything)(?: is done)?",
+    "after (?:all|everything)(?: is done)?(?! (?:of|the|other|others|else)(?![a-z]))",
 )
 _START = _any(
     rf"(?:at|in|from) (?:the )?(?:very )?{_words('start beginning outset')}(?: of {_FILM})?",
     rf"(?:when|as|before) {_any(_FILM, 'it', 'everything', 'anything', '(?:the )?motion')} (?:starts?|begins?|started|began|moves)",
     rf"(?:in|on) the (?:very )?{_words('first opening initial')} {_MOMENT}(?: of {_FILM})?",
-    "initially|originally",
+    "initially|originally|to (?:begin|start) with",
 )
 _ENDS_UP = r"(?:(?:ends?|ended|ending|winds?|wound|finish(?:es|ed)?|comes?|came)(?: up)?|com(?:e|es) to rest|came to rest)"
 
@@ -82,8 +82,8 @@ _POLITE = (
     rf"{_words('tell say name identify give point describe state count let work')})",
     rf"(?:i|we) {_words('want need would_like wish wonder am_wondering would_love am_curious')}(?: to)?(?: (?:know|hear|see))?",
 )
-_WHO = _words("robot hand arm gripper person human someone somebody anyone anybody")
-_AGENT = rf"(?:(?:the |a |an )?{_WHO}(?: is(?= arm| hand))?(?: (?:arm|hand))?(?: or (?:something|anything))?)"
+WHO = _words("robot hand arm gripper person human someone somebody anyone anybody they")
+_AGENT = rf"(?:(?:the |a |an )?{WHO}(?: is(?= arm| hand))?(?: (?:arm|hand))?(?: or (?:something|anything))?)"
 _SHOWN = _any(
     rf"{_words('in during throughout over within from for across of')}(?: the course of)? {_FILM}",
     rf"{_words('among amongst between')} (?:the |these |those )?(?:objects?|things?|items?)",
@@ -91,7 +91,7 @@ _SHOWN = _any(
 _ASIDE = (
     r"(?:(?:(?:for|during|over) )?(?:the )?(?:whole|entire|full) (?:time|while|way)|throughout)",
     _words("all_the_time all_along all_the_while all_the_way_through"),
-    _words("at_any_time at_any_point at_any_moment in_all in_total in_sight on_screen on_the_screen"),
+    _words("at_all or_not at_any_time at_any_point at_any_moment in_all in_total in_sight on_screen on_the_screen"),
     _words(
         "altogether overall ever actually currently really exactly please together just only also kindly single total different distinct "
         "separate individual various simply"
@@ -103,11 +103,11 @@ _TAG = r"(?:(?<!the)(?<!far)(?<!most) right| (?:correct|true|yes|no)| (?:does|is
 
 # --- what moves ---
 _VERBS = (  # noqa: SIM905
-    "move shift relocate displace slide push lift raise carry pick transport drag pull grab take handle budge stir touch reposition "
-    "rearrange manipulate transfer travel grasp"
+    "move shift relocate displace slide push lift raise carry pick transport drag pull grab take budge reposition "
+    "rearrange transfer travel grasp"
 ).split()
 _IRREGULAR = {"slide": "slid", "take": "took|taken"}
-_DOUBLED = {"grab": "grabb", "drag": "dragg", "stir": "stirr"}
+_DOUBLED = {"grab": "grabb", "drag": "dragg"}
 
 
 def _forms(verb: str) -> list[str]:
@@ -130,6 +130,8 @@ _MOVE = _any(
     r"(?:in )?(?:any )?(?:motion|movement)",
     "movers?",
 )
+MOVES = _any(*(form for verb in _VERBS for form in _forms(verb)))
+"""A pattern of verbs of motion, in all their forms."""
 _UNMOVED = _words("still unmoved motionless stationary immobile untouched unmoving")
 _PLACE = rf"{_words('its their the one the_same the_exact_same its_original')} (?:original )?(?:place|position|spot|location)"
 _STAYS = rf"{_words('stay remain keep kept stand stood sit sat rest lie lay left leave hold held be')}(?:s|ed|ing)?"
@@ -144,7 +146,7 @@ _STILL = _any(
         rf"(?:in |at )?{_PLACE}",
         rf"(?:exactly )?where (?:it|they) {_words('is was are were stood started began')}",
     ),
-    rf"(?:{_words('is was are were')} )?(?:at rest|{_UNMOVED})",
+    rf"(?:{_words('is was are were')} )?(?:at rest|(?!still){_UNMOVED}|still$)",
 )
 _RESTLESS = rf"(?:(?:{_BE} )*(?:not|never) {_words('stay remain keep stand be at')}(?:ing)? (?:{_UNMOVED}|put|rest|in place|{_PLACE}))"
 _OTHER = _any("others?", "rest", "anything else", "everything else", "all(?! the)")
@@ -226,7 +228,7 @@ def without_asides(text: str) -> str:
     on_it = _tidy(re.sub(whole(_ON_THE_TABLE), " there ", text))
     if not re.fullmatch(rf"(?:what|which)(?: \w+)? (?:is|are|was|{_STANDS})(?: there)+", on_it):
         text = on_it
-    text = re.sub(r"^(?:have|has|do|does|did) (?:we|you|i|they)(?: have| got)? ", "is there ", text)
+    text = re.sub(r"^(?:(?:have|has) (?:we|you|i|they)(?: got)?|(?:do|does|did) (?:we|you|i|they) have) ", "is there ", text)
     if re.match(r"(?:there|the|a|an|any|some)\b", text) and not re.search(r"\b(?:what|which)\b", text):
         text = re.sub(rf"{_TAG}$", "", text)
     text = re.sub(r"^(is there .+) in it$", r"\1", text)
@@ -264,10 +266,18 @@ def placed(text: str) -> tuple[str, Side, str, str]:
     return text, "", "", ""
 
 
+def says_that_it_moves(text: str) -> bool:
+    """Whether a text whose first word asks for yes or no ends in an expression of motion ("does the mug move"), or goes on from one by a
+    robot ("does the robot move the mug"): else the motion only tells which thing is meant ("is the moving thing red")."""
+    motion = _any(_RESTLESS, _STILL, _MOVE)
+    behind = rf"(?: {_any(_FIRST, _LAST, f'before {_OTHERS}', f'after {_OTHERS}', 'there', 'here', _AGENT)})*"
+    return re.search(rf"{whole(motion)}{behind}$", text) is not None or re.match(rf"\w+ {_AGENT} {_MOVE} ", text) is not None
+
+
 def moving(text: str) -> tuple[str, Motion]:
     """The text without its expression of motion, and what that says."""
     text = re.sub(whole(_RESTLESS), " moves ", text)
-    begun = re.search(whole(rf"(?P<order>{_words('begin start commence finish end stop conclude')})s?(?: with)?"), text)
+    begun = re.search(whole(rf"(?P<order>{_words('begin start commence finish end conclude')})s?(?: with)?"), text)
     found = re.search(whole(r"(?:the )?(?:motion|movement|moving|action)s?"), text)
     if begun is not None and found is not None:
         rest = re.sub(whole(_any(_FIRST, _LAST)), " ", text.replace(begun[0], " ").replace(found[0], " "))

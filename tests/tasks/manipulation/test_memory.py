@@ -332,6 +332,16 @@ def test_what_fell_over_in_its_bowl_is_parted_from_it() -> None:
     assert sum(len(thing.points) for thing in result.objects) == len(seen.objects[0].points)
 
 
+@pytest.mark.parametrize("pushed", [0.0, 0.01, 0.015, 0.02, 0.03])
+def test_a_bowl_of_its_colour_that_was_pushed_holds_nothing(pushed: float) -> None:
+    """The can missed its bowl, fell over beside it and pushed it: the rim that stands out where it was not expected is no can."""
+    bowl, away = cup(0.6, 0.15, 0.075, 0.05, RED, flare=0.6), cup(0.6, 0.15 + pushed, 0.075, 0.05, RED, flare=0.6)
+    beside = box(0.6, 0.02, (0.08, 0.035, 0.035), RED)
+    expected = expected_scene(scene(TALL, bowl), 0, INTO_THE_BOWL)
+    result = reconcile(scene(beside, away), expected, images(beside, away))
+    assert len(result.objects) == 2
+
+
 def test_what_is_new_in_a_bowl_and_of_another_colour_is_not_what_was_put_there() -> None:
     expected = expected_scene(scene(TALL, BOWL), 0, INTO_THE_BOWL)
     other = replace(FALLEN, color=GREEN)
