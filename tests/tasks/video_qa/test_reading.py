@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,29 +46,84 @@ def test_questions(question: str, reading: Reading) -> None:
     assert read_question(question) == reading
 
 
+def meant(canonical: str) -> Reading:
+    """What the plain wordings of the clips' questions mean."""
+    forms = {
+        r"What colour is the (\w+)\?": lambda noun: Reading("colour", noun),
+        r"What colour is the (\w+) that moves\?": lambda noun: Reading("colour", noun, "moves"),
+        r"What kind of object is the (\w+ object)\?": lambda noun: Reading("kind", noun),
+        r"What kind of object is the (\w+ object) that moves\?": lambda noun: Reading("kind", noun, "moves"),
+        r"How many objects are there\?": lambda: Reading("count"),
+        r"How many objects move\?": lambda: Reading("count", "", "moves"),
+        r"How many ((?:\w+ )?\w+)s are there\?": lambda noun: Reading("count", noun),
+        r"Which object moves\?": lambda: Reading("object", "", "moves"),
+        r"Which object does not move\?": lambda: Reading("object", "", "still"),
+        r"Which object moves (first|last)\?": lambda order: Reading("object", "", order),
+        r"What is (on|in) the (\w+ \w+) at the end\?": lambda side, anchor: Reading("object", side=side, anchor=anchor),
+        r"Is the (\w+ \w+) to the (left|right) of the (\w+ \w+) at the end\?": lambda noun, side, anchor: Reading(
+            "yes_no", noun, side=side, anchor=anchor
+        ),
+        r"Which object is farthest to the (left|right) at the end\?": lambda side: Reading("object", side=f"{side}most"),
+        r"Is there an? (\w+ \w+)\?": lambda noun: Reading("yes_no", noun),
+        r"Does the (\w+ \w+) move\?": lambda noun: Reading("yes_no", noun, "moves"),
+    }
+    (reading,) = [form(*found.groups()) for pattern, form in forms.items() if (found := re.fullmatch(pattern, canonical))][:1]
+    return reading
+
+
 def test_other_words_for_the_same_question() -> None:
-    """380 wordings by people who did not know the patterns; of the last 140, 122 were read as meant before any pattern knew them."""
+    """Wordings by people who did not know how questions are read; of the last 140, 122 were read as meant before any rule knew them."""
     lines = (Path(__file__).parent / "wordings.jsonl").read_text(encoding="utf-8").splitlines()
     asked = [json.loads(line) for line in lines]
-    misread = [one["wording"] for one in asked if read_question(one["wording"]) != read_question(one["canonical"])]
-    assert len(asked) == 380
+    misread = [one["wording"] for one in asked if read_question(one["wording"]) != meant(one["canonical"])]
+    assert len(asked) == 375
     assert len(misread) <= 5, misread
+
+
+UNKNOWN, OPEN = Reading("yes_no", known=False), Reading("open", known=False)
 
 
 @pytest.mark.parametrize(
     ("question", "reading"),
     [
-        ("Where is the mug at the end?", Reading("open", known=False)),
-        ("What happens in the clip?", Reading("open", known=False)),
-        ("Does the mug move before the can?", Reading("yes_no", known=False)),
+        ("Where is the mug at the end?", OPEN),
+        ("What happens in the clip?", OPEN),
+        ("On what does the block stand?", OPEN),
+        ("The mug is on what?", OPEN),
+        ("What moves the mug?", OPEN),
+        ("What is on the plate before the robot moves the mug?", OPEN),
+        ("Which block is not in the bowl?", OPEN),
+        ("Which object moves the farthest?", OPEN),
+        ("What is the largest object?", OPEN),
+        ("What did the robot put on the plate?", OPEN),
+        ("How many objects are not on the plate?", Reading("count", known=False)),
+        ("How many times is the mug moved?", Reading("count", known=False)),
+        ("Does the mug move before the can?", UNKNOWN),
+        ("Does the mug stop moving?", UNKNOWN),
+        ("Did the mug move onto the plate?", UNKNOWN),
+        ("Do all objects move?", UNKNOWN),
+        ("Is there a mug or a bowl?", UNKNOWN),
+        ("Is the leftmost object red?", UNKNOWN),
+        ("Is the moving object red?", UNKNOWN),
+        ("Is the person moving?", UNKNOWN),
+        ("Is the block in the bowl moved?", UNKNOWN),
         ("Was the can moved?", Reading("yes_no", "can", "moves")),
         ("Can you see a can?", Reading("yes_no", "can")),
         ("Does the can stay where it is?", Reading("yes_no", "can", "still")),
+        ("Is anything still moving?", Reading("yes_no", "", "moves")),
+        ("How many mugs are still there?", Reading("count", "mug")),
+        ("Is there any kind of toy?", Reading("yes_no", "toy")),
+        ("Does the robot lift the blue can?", Reading("yes_no", "blue can", "moves")),
         ("Does the mug end up on the plate?", Reading("yes_no", "mug", side="on", anchor="plate")),
+        ("Is there anything in the bowl?", Reading("yes_no", side="in", anchor="bowl")),
         ("What does the blue bowl contain at the start?", Reading("object", side="in", anchor="blue bowl", at_end=False)),
+        ("Which object on the plate moves?", Reading("object", "", "moves", "on", "plate")),
+        ("Which object moves after all the others?", Reading("object", "", "last")),
+        ("What colour is the mug's handle?", Reading("colour", "mug handle")),
     ],
 )
 def test_questions_in_other_words(question: str, reading: Reading) -> None:
+    """What changes the meaning of the rest is not read past."""
     assert read_question(question) == reading
 
 
