@@ -30,11 +30,12 @@ COLOUR_NAMES = frozenset(
 )
 """What people call colours, one word each. Some name things too, but before another noun they say its colour ("lemon bowl"); what says the
 use of a vessel there ("wine bottle", "coffee mug") is left out."""
+# Of COLOUR_NAMES those that mean a colour where no noun follows: a lemon is a thing.
 _PLAIN_NAMES = frozenset(COLOURS) | frozenset(
     "aqua beige crimson gold golden ivory lime magenta maroon navy scarlet silver tan teal turquoise violet".split()  # noqa: SIM905
 )
-# Of COLOUR_NAMES those that mean a colour where no noun follows: a lemon is a thing.
 ANYTHING = frozenset({"object", "thing", "item", "one"})
+"""Nouns that say nothing of what a thing is."""
 # Cosine of two sentences from which they are about alike things, and by how much less a reading is e times less likely.
 _ALIKE, _DISTINCT = 0.57, 0.1
 # Cosine of two sentences about things of the same sort, and of different sorts.

@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from pcm_ros.sight.words import COLOURS
+from pcm_ros.sight import words as names
 from pcm_ros.tasks.video_qa.wording import MOVES, WHO, Motion, Side, moving, placed, plain, says_that_it_moves, timed, whole, without_asides
 
 Asks = Literal["colour", "kind", "object", "count", "yes_no", "open"]
 
 LONGEST_QUESTION = 500
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-ANYTHING = frozenset({"", "object", "thing", "item", "one", "something", "anything"})
-_ANYTHING = r"(?:objects?|things?|items?|ones?|something|anything)"
+ANYTHING = names.ANYTHING | {"", "something", "anything"}
+_ANYTHING = rf"(?:{'|'.join(sorted(names.ANYTHING))})s?"
 _COUNT = r"(?:how many|(?:what|which|the)?(?: is| are)?(?: the)?(?: total)? ?(?:number|count|amount|quantity) of|count|how much)"
 _KIND = r"(?:(?:kind|sort|type|category|class)s? of (?:objects?|things?|items?)|(?:kind|sort|type|category|class)s? (?:of )?)"
 _CAN_SEE = (
@@ -57,7 +57,8 @@ class Reading:
         motion: what the thing does; "first" and "last" of those that move.
         side: where it is of the `anchor`; "leftmost" and "rightmost" need none.
         at_end: whether places at the end count, else at the start.
-        known: whether the text was understood in full: of a question of yes or no that was not, only the form of its answer is known.
+        known: whether the text was understood in full: of one that asks for a number or for yes or no and was not,
+            only the form of its answer is known.
     """
 
     asks: Asks
@@ -126,18 +127,16 @@ def read_question(text: str) -> Reading:
 
 
 def _asks(text: str, side: Side, motion: Motion) -> Asks:
-    """What sort of answer is wanted; the text is without words of time, place and motion."""
+    """What sort of answer is wanted, unless it is yes or no; the text is without words of time, place and motion."""
     if re.match(r"(?:why|when|where|who|whose|how(?! many| much))\b", text):
         return "open"
     text = re.sub(r"^(?:.*? )??(?=(?:what|which|how many)\b)", "", text) if re.search(r"\b(?:what|which|how many)\b", text) else text
-    if re.match(rf"{_COUNT}\b", text) or (re.search(r"\b(?:count|number of)\b", text) and not re.match(rf"{_YES_NO}\b", text)):
+    if re.match(rf"{_COUNT}\b", text) or re.search(r"\b(?:count|number of)\b", text):
         return "count"
     if re.search(rf"\b{_KIND}", text):
         return "kind"
-    if re.search(r"\bcolou?rs?\b", text) and not re.match(rf"{_YES_NO}\b", text):
+    if re.search(r"\bcolours?\b", text):
         return "colour"
-    if re.match(rf"{_YES_NO}\b", text) or re.match(r"(?:whether|if)\b", text):
-        return "yes_no"
     if not side and re.match(rf"what\b.*\b{_ANYTHING}\b", text) and _thing(text, "kind"):
         return "kind"
     if side or motion:
@@ -149,9 +148,9 @@ def _thing(text: str, asks: Asks) -> str:
     """The name of a thing in a text, without article and in the singular; of colours alone, "red object"; "" = anything."""
     words = [word for word in text.split() if word not in _BUILDING]
     several = asks == "count" or (asks == "yes_no" and text.startswith(("are ", "were ")))
-    words = [singular(word) if several or word in ("things", "objects", "items", "ones") else word for word in words]
+    words = [singular(word) if several or singular(word) in names.ANYTHING else word for word in words]
     named = [word for word in words if word not in ANYTHING]
-    return f"{' '.join(named)} object" if named and all(word in COLOURS for word in named) else " ".join(named)
+    return f"{' '.join(named)} object" if named and all(word in names.COLOURS for word in named) else " ".join(named)
 
 
 def bare(words: str) -> str:

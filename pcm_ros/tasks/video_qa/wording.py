@@ -83,6 +83,7 @@ _POLITE = (
     rf"(?:i|we) {_words('want need would_like wish wonder am_wondering would_love am_curious')}(?: to)?(?: (?:know|hear|see))?",
 )
 WHO = _words("robot hand arm gripper person human someone somebody anyone anybody they")
+"""A pattern of whoever moves things, and is none of the things."""
 _AGENT = rf"(?:(?:the |a |an )?{WHO}(?: is(?= arm| hand))?(?: (?:arm|hand))?(?: or (?:something|anything))?)"
 _SHOWN = _any(
     rf"{_words('in during throughout over within from for across of')}(?: the course of)? {_FILM}",
@@ -123,15 +124,15 @@ _BE = _words(
     "make makes made making perform performs the a any is are was were get gets got gotten getting has have had having does do did be been "
     "being will would to begin begins began start starts started"
 )
+MOVES = _any(*(form for verb in _VERBS for form in _forms(verb)))
+"""A pattern of verbs of motion, in all their forms."""
 _MOVE = _any(
-    rf"{_any(*(form for verb in _VERBS for form in _forms(verb)))}(?: {_words('up away around about over along position place')}\b)?",
+    rf"{MOVES}(?: {_words('up away around about over along position place')}\b)?",
     _words("in_motion into_motion set_in_motion put_in_motion"),
     r"(?:changes?|changed|changing|leaves?|left|leaving) (?:its |their |the )?(?:places?|positions?|locations?|spots?)",
     r"(?:in )?(?:any )?(?:motion|movement)",
     "movers?",
 )
-MOVES = _any(*(form for verb in _VERBS for form in _forms(verb)))
-"""A pattern of verbs of motion, in all their forms."""
 _UNMOVED = _words("still unmoved motionless stationary immobile untouched unmoving")
 _PLACE = rf"{_words('its their the one the_same the_exact_same its_original')} (?:original )?(?:place|position|spot|location)"
 _STAYS = rf"{_words('stay remain keep kept stand stood sit sat rest lie lay left leave hold held be')}(?:s|ed|ing)?"
