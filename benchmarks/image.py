@@ -5,7 +5,8 @@ stand as it says. Methods, all from the same noise:
 
 - guidance: classifier-free guidance alone, one picture
 - ensemble: the experts agree on one of `count` pictures
-- expert.NAME: that expert alone chooses among the same pictures
+- expert.NAME: that expert alone chooses among the same pictures; "names" is the product of several models, and not among the single ones
+  with which the ensemble is compared
 - equal-compute: the ensemble agrees on one of EQUAL pictures of `steps / EQUAL` steps each: no more denoising than for guidance's one
 - gradient: all experts that are differentiable guide each step of one picture (the paper's way); gradient.NAME: one of them alone. These
   are slow, and are compared with guidance on the first prompts only.
@@ -39,7 +40,7 @@ from pcm_ros.models.embedded import embedded_image_tower
 from pcm_ros.models.image_tower import SIZE, ImageTower
 from pcm_ros.sim.pictures import PICTURES_A_WORLD, pictures
 from pcm_ros.tasks.image_generation import Picture, Request
-from pcm_ros.tasks.image_generation.assembly import COUNT_OF, GUIDES, READERS, painter
+from pcm_ros.tasks.image_generation.assembly import COUNT_OF, GUIDES, READERS, TOGETHER, painter
 from pcm_ros.tasks.image_generation.painter import PUSH
 
 GUIDANCE, ALL, EQUALLY, GRADIENT = "guidance", "ensemble", "equal-compute", "gradient"
@@ -177,7 +178,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         for category in CATEGORIES:
             if picked := [good[name][str(record["id"])] for record in rows[name] if record["category"] == category]:
                 results[f"{name}.{category}"] = rate(picked)
-    single = [name for name in rows if name.startswith("expert.")]
+    single = [name for name in rows if name.startswith("expert.") and name != f"expert.{TOGETHER}"]
     alone = [name for name in rows if name.startswith(f"{GRADIENT}.")]
     compared = {
         f"{ALL}.minus.{GUIDANCE}": (ALL, GUIDANCE),

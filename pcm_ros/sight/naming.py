@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.models.registry import Calibration, calibration
@@ -61,10 +62,10 @@ class _Kept:
 
 
 class ClipExpert:
-    """A CLIP over regions of frames. All regions of a clip are encoded once, in one go for each frame, and kept."""
+    """A CLIP over regions of frames. All regions of a clip are encoded once, in one go for each frame, and kept for the newest clips."""
 
-    def __init__(self, model: RegionTextModel) -> None:
-        self.name, self._model, self._kept = model.name, model, _Kept()
+    def __init__(self, model: RegionTextModel, kept: int = KEPT_CLIPS) -> None:
+        self.name, self._model, self._kept = model.name, model, _Kept(kept)
 
     def _encoded(self, sight: Sight) -> list[tuple[int, list[int], tuple[Tensor, ...]]]:
         """Frame, its things, and their embeddings in each exchange of channels."""
@@ -137,6 +138,10 @@ class Namer:
                 columns.append(kinds[kind or phrase] + self.weights.whole_bias)
         strange = torch.tensor([strangeness(kind or phrase) for (_, kind), phrase in zip(parts, phrases, strict=True)])
         return self.weights.scale * torch.stack(columns, dim=-1) + self.weights.bias - STRANGE * strange
+
+    def nats(self, sight: Sight, phrases: Sequence[str]) -> Tensor:
+        """(M, K) float64, -log P(phrase k is right for thing m), >= 0. NaN where no expert looked at it."""
+        return softplus(-self.log_odds(sight, phrases).double())
 
     def _sum(self, sight: Sight, texts: Sequence[str], weights: Mapping[str, float], kinds: bool, by_frame: bool) -> dict[str, Tensor]:
         texts = list(dict.fromkeys(texts))

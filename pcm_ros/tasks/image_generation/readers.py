@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -20,7 +21,6 @@ from torch import Tensor
 from pcm_ros.consensus import Batch
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.sight.frames import clip_of
-from pcm_ros.sight.naming import Namer
 from pcm_ros.sight.things import Sight, halves, look
 from pcm_ros.tasks.image_generation.prompt import Prompt, Relation
 
@@ -68,24 +68,32 @@ class Regions:
             return self._halves[sight.key]
 
 
-class ReadingExpert:
-    """An image-text model that reads the regions of a picture.
+class RegionReader(Protocol):
+    """Who says how likely a phrase names a thing."""
 
-    E in nats, >= 0: the things of the prompt, each as often as it is asked for, are assigned to regions so that the sum of -log sigmoid of
-    the log-odds is least; MISSING at most for each, UNASKED for each region that is left, and for each relation softplus of how far the
+    def nats(self, sight: Sight, phrases: Sequence[str]) -> Tensor:
+        """(M, K) -log P(phrase k is right for thing m), >= 0. NaN: it was not looked at."""
+        ...
+
+
+class ReadingExpert:
+    """Reads the regions of a picture by what one or several image-text models say of them.
+
+    E in nats, >= 0: the things of the prompt, each as often as it is asked for, are assigned to regions so that the sum of their nats
+    (`RegionReader`) is least; MISSING at most for each, UNASKED for each region that is left, and for each relation softplus of how far the
     middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there). Two things of
     which one is on or in the other may be one region too, whose halves are then read apart.
 
     Wrong where regions are: things that touch are at times one region to the segmenter, and a thing in two parts is two.
 
     Args:
-        name: of the expert. namer: with this model alone. regions: shared by the readers of a painter.
+        name: of the expert. reader: who names regions. regions: shared by the readers of a painter.
     """
 
     cost, differentiable = 0.2, False
 
-    def __init__(self, name: str, namer: Namer, regions: Regions, prompt: Prompt) -> None:
-        self.name, self._namer, self._regions, self._prompt = name, namer, regions, prompt
+    def __init__(self, name: str, reader: RegionReader, regions: Regions, prompt: Prompt) -> None:
+        self.name, self._reader, self._regions, self._prompt = name, reader, regions, prompt
         self._slots = [number for number, count in enumerate(prompt.counts) for _ in range(count)]
 
     def energy(self, batch: Batch, context: object) -> Tensor:
@@ -108,8 +116,8 @@ class ReadingExpert:
 
     def _costs(self, sight: Sight, things: Sequence[int]) -> npt.NDArray[np.float64]:
         """(len(things), M) nats for each of these things of the prompt to be each thing that is seen."""
-        odds = self._namer.log_odds(sight, self._prompt.things).double().nan_to_num(-MISSING).numpy()
-        return np.minimum(np.logaddexp(0, -odds[:, list(things)].T), MISSING)
+        nats = self._reader.nats(sight, self._prompt.things).double().nan_to_num(MISSING).numpy()
+        return np.asarray(np.minimum(nats[:, list(things)].T, MISSING))
 
     @staticmethod
     def _assigned(costs: npt.NDArray[np.float64]) -> tuple[float, dict[int, int]]:
