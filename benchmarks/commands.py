@@ -65,14 +65,15 @@ def _finish(
     console.print(f"written: {path}, {path.with_suffix('.html')}")
 
 
-def _names(text: str) -> tuple[str, ...]:
+def listed(text: str) -> tuple[str, ...]:
+    """The names in "a, b"."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _grounders(text: str) -> tuple[str, ...]:
     from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 
-    return _names(text) or ManipulationConfig.grounders
+    return listed(text) or ManipulationConfig.grounders
 
 
 def _views(count: int | None, cameras: str) -> int | tuple[str, ...]:
@@ -160,7 +161,7 @@ def ablation(
     from pcm_ros.benchmarks.ablation import AXES, SHARED_PLOTS, bench, figures
 
     path = json or Path("runs/ablation.json")
-    chosen = _names(axes) or tuple(AXES)
+    chosen = listed(axes) or tuple(AXES)
     try:
         document = bench(path, suite=suite, episodes=episodes, seed=seed, axes=chosen, jobs=jobs, ray_address=ray, fresh=fresh)
     except (ValueError, RuntimeError) as error:
@@ -397,7 +398,7 @@ def video(
     from pcm_ros.tasks.video_qa.assembly import SCORERS
 
     path = json or Path("runs/video.json")
-    chosen = _names(scorers) or SCORERS
+    chosen = listed(scorers) or SCORERS
     try:
         bench(
             path,
@@ -442,7 +443,7 @@ def image(
     from pcm_ros.tasks.image_generation.assembly import READERS
 
     path = json or Path("runs/image.json")
-    chosen = _names(experts) or READERS
+    chosen = listed(experts) or READERS
     try:
         bench(
             path,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcm_ros.benchmarks.commands import app as bench_app
+from pcm_ros.benchmarks.commands import listed
 
 if TYPE_CHECKING:
     from pcm_ros.tasks.manipulation.workcell import View
@@ -318,7 +319,7 @@ def video(
     """Answer a question about a clip: answer, energies of each scorer, runners-up, frames. Exit code 0 only with an answer."""
     from pcm_ros.video_command import Options, VideoError, answer_and_show
 
-    chosen = _names(scorers)
+    chosen = listed(scorers)
     try:
         options = Options(frames, policy, seed, deadline, chosen, model, strategy)  # type: ignore[arg-type]
         code = answer_and_show(clip, question, options, as_json)
@@ -362,7 +363,7 @@ def image(
     from pcm_ros.tasks.image_generation import Request
     from pcm_ros.tasks.image_generation.assembly import count_of
 
-    chosen = _names(experts)
+    chosen = listed(experts)
     try:
         request = Request(prompt, seed, steps, count_of(method) if count is None else count, recurrences, guidance, height, width)
         options = Options(method, model, scheduler, chosen, deadline, preview, scale, every)  # type: ignore[arg-type]
@@ -407,10 +408,6 @@ def doctor() -> None:
         if finding.problem:
             console.print(f"        remedy: {finding.remedy}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if any(finding.problem and finding.fatal for finding in findings) else 0)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def main() -> None:
