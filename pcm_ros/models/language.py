@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.key_value_cache import Branches, Grown, Slots, grouped_attention
+from pcm_ros.models.loading import fast_precision
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.models.packed_linear import pack_linear_layers
 from pcm_ros.models.torchvision_shim import prepare_torchvision
@@ -24,16 +25,15 @@ class LanguageModel:
     Args:
         path: a folder in transformers' format, or a GGUF file. None = the embedded SmolLM2-135M-Instruct.
         adapter: a file of `low_rank.save_adapter`, merged into the weights.
-        dtype: bfloat16 halves the memory and is the faster one where the processor knows it.
+        dtype: float32 or bfloat16; None: what the processor is fast in.
         pack: make it faster, and its weights unchangeable; see `PackedLinear`.
 
     Raises:
         ModelUnavailable: see `load_causal` and `low_rank.merge_adapter`.
     """
 
-    def __init__(
-        self, path: Path | None = None, adapter: Path | None = None, dtype: torch.dtype = torch.bfloat16, pack: bool = True
-    ) -> None:
+    def __init__(self, path: Path | None = None, adapter: Path | None = None, dtype: torch.dtype | None = None, pack: bool = True) -> None:
+        dtype = dtype or fast_precision()
         prepare_torchvision()
         from transformers import AttentionInterface
 

@@ -27,10 +27,14 @@ class PackedLinear(nn.Module):
 
 
 def pack_linear_layers(model: nn.Module) -> None:
-    """Replace the linear layers of a model that is not trained any more; nothing where this build of torch has no oneDNN."""
+    """Replace the linear layers of a model that is not trained any more; nothing where this build of torch has no oneDNN, or where oneDNN
+    has no kernels for the weights' type on this processor (bfloat16 on one without AVX-512)."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and child.weight.device.type == "cpu":
-                setattr(module, name, PackedLinear(child))
+                try:
+                    setattr(module, name, PackedLinear(child))
+                except RuntimeError:
+                    return

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pcm_ros.models.loading import ModelUnavailable, convolution_precision, load_safetensors
+from pcm_ros.models.loading import ModelUnavailable, fast_precision, load_safetensors
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder, sentence_encoder
 
 STRIDE = 4
@@ -134,7 +134,7 @@ class TextSegmenter:
         self, weights: Path, encoder: SentenceEncoder | None = None, width: int = 320, precision: torch.dtype | None = None
     ) -> None:
         self.network = SegmentationNetwork()
-        self._precision = precision or convolution_precision()
+        self._precision = precision or fast_precision()
         try:
             self.network.load_state_dict(load_safetensors(weights))
         except RuntimeError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcm_ros.models.causal_loading import load_causal
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.loading import ModelUnavailable, fast_precision
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from tests.models.tiny_language import make_model
 
@@ -40,6 +40,16 @@ def _whole(folder: Path, tokens: list[int]) -> Tensor:
     reference, _ = load_causal(folder, torch.float32, "eager")
     with torch.inference_mode():
         return torch.log_softmax(reference(input_ids=torch.tensor([tokens])).logits[0].float(), dim=-1)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_every_precision_works_on_every_processor(folder: Callable[[str], Path], llama: LanguageModel, dtype: torch.dtype | None) -> None:
+    """Also where oneDNN has no kernels for it; by default in what the processor is fast in."""
+    model = LanguageModel(folder("llama"), dtype=dtype)
+    assert model.dtype == (dtype or fast_precision())
+    text = model.encode("the cat sat on a mat")
+    found, exact = (torch.log_softmax(one.read([text]).logits[0], -1) for one in (model, llama))
+    assert torch.allclose(found, exact, atol=0.3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
