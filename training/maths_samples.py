@@ -26,6 +26,7 @@ import torch
 
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
+from pcm_ros.models.loading import fast_precision
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
@@ -118,7 +119,7 @@ def main() -> None:
     done = {(entry["source"], entry["index"]) for entry in map(json.loads, whole.splitlines())}
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
     merge_adapter(model, options.adapter)
-    round_weights(model, torch.bfloat16)
+    round_weights(model, fast_precision() if device.type == "cpu" else torch.bfloat16)
     model.to(device)
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
     prompts = tokenizer([prompt(problem.question) for problem in todo], add_special_tokens=False)["input_ids"] if todo else []
