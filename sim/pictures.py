@@ -29,6 +29,8 @@ SIZE = 64
 DRAWN = 128
 PICTURES_A_WORLD = 24
 AWAY = (0.0, -9.0, 0.0)  # behind the camera
+ELEVATIONS, DISTANCES = (38.0, 48.0), (0.65, 0.71)  # of the camera above the table, degrees, and from what it looks at, metres
+TARGET = (0.0, 0.01, 0.03)
 PROBABILITIES = (0.2, 0.18, 0.18, 0.14, 0.1, 0.08, 0.12)
 SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # larger than on the robot's table: 64 pixels must show them
     "mug": ((0.036, 0.075, 0.85), (0.043, 0.095, 1.0)),
@@ -113,10 +115,20 @@ def build_world(client: int, rng: np.random.Generator) -> World:
 
 def sample_camera(rng: np.random.Generator) -> CameraSpec:
     """From the front and from above, mildly varied."""
-    turn, elevation = np.radians(-90 + rng.normal(0, 2.5)), np.radians(rng.uniform(38, 48))
-    target = np.array([rng.normal(0, 0.006), 0.01 + rng.normal(0, 0.006), 0.03])
-    away = np.array([np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn), np.sin(elevation)])
-    eye = target + rng.uniform(0.65, 0.71) * away
+    turn, elevation = -90 + rng.normal(0, 2.5), rng.uniform(*ELEVATIONS)
+    target = np.array(TARGET) + np.array([rng.normal(0, 0.006), rng.normal(0, 0.006), 0.0])
+    return _camera(turn, elevation, target, rng.uniform(*DISTANCES))
+
+
+def mean_camera() -> CameraSpec:
+    """The camera about which `sample_camera` varies."""
+    return _camera(-90.0, float(np.mean(ELEVATIONS)), np.array(TARGET), float(np.mean(DISTANCES)))
+
+
+def _camera(turn: float, elevation: float, target: npt.NDArray[np.float64], distance: float) -> CameraSpec:
+    around, above = np.radians(turn), np.radians(elevation)
+    away = np.array([np.cos(above) * np.cos(around), np.cos(above) * np.sin(around), np.sin(above)])
+    eye = target + distance * away
     return CameraSpec("camera", tuple(eye.tolist()), tuple(target.tolist()), DRAWN, DRAWN, 30.0)
 
 

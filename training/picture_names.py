@@ -3,7 +3,7 @@
     python -m training.picture_names --worlds 40 --seed 910000
 
 Each render's things are matched with the regions that the segmenter finds in it, by where a camera of mean pose would see them; renders in
-which that is not clear (things in or on others, or as many regions as there are not things) are left out. Then softmax over twelve colours,
+which that is not clear (things in or on others, more or fewer regions than things) are left out. Then softmax over twelve colours,
 and over seven kinds, of the weighed sum of the models' log-odds and a bias for each name is fitted (log loss, LBFGS). Three quarters of the
 renders serve for fitting; the figures are of the others. 40 worlds take about ten minutes on one busy core.
 """
@@ -28,25 +28,21 @@ from pcm_ros.models.embedded import embedded_segmenter
 from pcm_ros.models.loading import set_threads
 from pcm_ros.sight.words import colour_question
 from pcm_ros.sim.appearance import COLORS
-from pcm_ros.sim.pictures import KINDS, Placed, pictures
+from pcm_ros.sim.pictures import KINDS, Placed, mean_camera, pictures
 from pcm_ros.tasks.image_generation.assembly import naming_experts
 from pcm_ros.tasks.image_generation.names import NAMES
 from pcm_ros.tasks.image_generation.readers import Regions
 
-ELEVATION, DISTANCE, VIEW, TARGET = 43.0, 0.68, 30.0, (0.0, 0.01, 0.03)  # means of `pcm_ros.sim.pictures.sample_camera`
+CAMERA = mean_camera()
 AWAY = 0.08  # share of the picture's side, from where a thing would be seen to the middle of its region
 FITTING = 0.75
 DECAY = 1e-3  # of weights and biases, squared
 
 
 def seen_at(thing: Placed, height: float = 0.03) -> npt.NDArray[np.float64]:
-    """(2,) shares of the picture's width and height at which the mean camera sees the middle of a thing."""
-    angle, target = np.radians(ELEVATION), np.array(TARGET)
-    eye = target + DISTANCE * np.array([0.0, -np.cos(angle), np.sin(angle)])
-    ahead = (target - eye) / DISTANCE
-    right, focal = np.array([1.0, 0.0, 0.0]), 0.5 / np.tan(np.radians(VIEW / 2))
-    ray = np.array([thing.x, thing.y, height]) - eye
-    return 0.5 + focal / float(ray @ ahead) * np.array([ray @ right, -(ray @ np.cross(right, ahead))])
+    """(2,) shares of the picture's width and height at which the mean camera sees a thing's middle, `height` metres above the table."""
+    x, y, depth = CAMERA.intrinsics @ CAMERA.rotation.T @ (np.array([thing.x, thing.y, height]) - CAMERA.eye)
+    return (np.array([x, y]) / depth + 0.5) / [CAMERA.width, CAMERA.height]
 
 
 def matched(things: Sequence[Placed], middles: npt.NDArray[np.float64]) -> list[int] | None:

@@ -55,7 +55,7 @@ def set_threads(threads: int | None = None) -> int:
 
 def fast_precision() -> torch.dtype:
     """What large matrices and convolutions are best computed in: bfloat16 where the processor has instructions for it (x86 with AVX-512
-    BF16, or AMX), half the time of float32 there; elsewhere float32, since bfloat16 would be emulated, several times slower."""
+    BF16, or AMX); elsewhere float32, since bfloat16 would be emulated, which is slower than either."""
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 

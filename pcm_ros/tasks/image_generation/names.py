@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from pcm_ros.sight.words import colour_and_kind, colour_question, nearest_kinds,
 NAMES = WEIGHTS / "picture-names.json"
 SOFTENED = 0.5
 """Factor of all log-odds: painted things are less clear than the renders to which weights and biases were fitted. Of 0.5 and 1, by 79
-prompts of seed 5000."""
+of the prompts 0 to 89 of seed 5000."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,24 @@ class Vocabulary:
     weights: Mapping[str, float]
     biases: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        numbers = (*self.weights.values(), *self.biases.values())
+        if not (self.weights and self.biases and all(map(math.isfinite, numbers)) and min(self.weights.values()) >= 0):
+            raise ValueError(f"{self}: allowed are finite numbers, weights >= 0, at least one of each")
+
 
 @dataclass(frozen=True)
 class Names:
-    """The names of colours and of kinds."""
+    """The names of colours and of kinds. Raises ValueError where they are of different experts."""
 
     colours: Vocabulary
     kinds: Vocabulary
+
+    def __post_init__(self) -> None:
+        if self.colours.weights.keys() != self.kinds.weights.keys():
+            raise ValueError(
+                f"experts on colours are {sorted(self.colours.weights)}, on kinds {sorted(self.kinds.weights)}; allowed: the same"
+            )
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -84,7 +96,7 @@ class RegionNames:
             raise ValueError(f"experts are {found}; allowed: exactly {', '.join(self.names.experts)}")
 
     def nats(self, sight: Sight, phrases: Sequence[str]) -> Tensor:
-        """(M, K) float64, -log P(phrase k is the name of thing m), >= 0."""
+        """(M, K) float64, -log P(phrase k is the name of thing m), >= 0. NaN where no expert looked at it."""
         columns = []
         for phrase in phrases:
             colour, kind = colour_and_kind(phrase)

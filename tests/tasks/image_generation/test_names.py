@@ -27,6 +27,9 @@ from pcm_ros.tasks.image_generation.names import Names, RegionNames, Vocabulary,
 from pcm_ros.tasks.image_generation.readers import Regions
 from training.picture_names import fit, matched, seen_at
 
+ONE = {"weights": {"one": 1.0}, "biases": {"red": 0.0}}
+MIXED = json.dumps({"colours": ONE, "kinds": {"weights": {"other": 1.0}, "biases": {"mug": 0.0}}})
+ENDLESS = json.dumps({"colours": ONE, "kinds": {"weights": {"one": float("inf")}, "biases": {"mug": 0.0}}})
 CLIP = clip_of([np.zeros((16, 16, 3), dtype=np.uint8)], count=1)
 
 
@@ -82,7 +85,7 @@ def test_a_new_word_competes_as_one_more_name() -> None:
 
 def test_the_bias_of_a_new_word_is_that_of_names_that_it_is_like() -> None:
     biases = dict.fromkeys(KINDS, 0.0) | {"mug": 3.0}
-    vocabulary = Vocabulary({}, biases)
+    vocabulary = Vocabulary({"one": 1.0}, biases)
     assert bias_of("mug", vocabulary, kinds=True) == 3.0
     assert bias_of("cup", vocabulary, kinds=True) > bias_of("cube", vocabulary, kinds=True)
     assert bias_of("crimson", vocabulary, kinds=False) == pytest.approx(3.0 / len(KINDS))
@@ -93,7 +96,7 @@ def test_only_the_experts_of_the_fit_will_do() -> None:
         RegionNames([Says("one", {}, 1)])
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"colours": {"weights": {}}}', '{"colours": 3, "kinds": 4}'])
+@pytest.mark.parametrize("content", ["", "{}", '{"colours": {"weights": {}}}', '{"colours": 3, "kinds": 4}', MIXED, ENDLESS])
 def test_a_damaged_file_is_told(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "names.json"
     path.write_text(content)
