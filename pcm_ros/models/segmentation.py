@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcm_ros.models.loading import ModelUnavailable, fast_precision, load_safetensors
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder, sentence_encoder
@@ -98,6 +99,22 @@ def normalise_image(rgb: Tensor) -> Tensor:
     return (rgb.permute(0, 3, 1, 2).float() - 127.5) / 64.0
 
 
+def _fold(module: nn.Module) -> nn.Module:
+    """The same network with each normalisation folded into the convolution before it: for use only, a tenth faster on a processor."""
+    for name, child in module.named_children():
+        layers = list(child.children())
+        if (
+            isinstance(child, nn.Sequential)
+            and len(layers) > 1
+            and isinstance(layers[0], nn.Conv2d)
+            and isinstance(layers[1], nn.BatchNorm2d)
+        ):
+            setattr(module, name, nn.Sequential(fuse_conv_bn_eval(layers[0], layers[1]), *layers[2:]))
+        else:
+            _fold(child)
+    return module
+
+
 @dataclass(frozen=True)
 class ImageFeatures:
     """The network's output for one image, on its stride-4 grid: embedding (D, h, w), objectness (h, w) probability, vote (3, h, w) metres;
@@ -107,6 +124,15 @@ class ImageFeatures:
     objectness: Tensor
     vote: Tensor
     size: tuple[int, int]
+
+    def cells(self, mask: npt.NDArray[np.bool_]) -> Tensor:
+        """(h * w,) float32 share of a mask's (H, W) pixels in each cell of the flattened maps; the mask is not empty."""
+        h, w = self.objectness.shape
+        height, width = self.size
+        rows, columns = np.arange(height) * 2 + 1, np.arange(width) * 2 + 1
+        cell = (rows * h // (2 * height) * w)[:, None] + columns * w // (2 * width)
+        counts = np.bincount(cell[mask], minlength=h * w)
+        return torch.from_numpy((counts / counts.sum()).astype(np.float32))
 
     def sample(self, uv: npt.ArrayLike) -> Tensor:
         """Grid indices (P,) of image pixels (P, 2) u, v, for look-ups in the flattened maps."""
@@ -141,7 +167,7 @@ class TextSegmenter:
             if isinstance(error, ModelUnavailable):
                 raise
             raise ModelUnavailable(f"'{weights}' does not fit the embedded segmenter: {str(error).splitlines()[0]}") from error
-        self.network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _fold(self.network.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder = encoder
         self._width = width
         self._texts: dict[str, Tensor] = {}

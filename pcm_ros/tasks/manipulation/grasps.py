@@ -274,30 +274,34 @@ def _squareness(points: Points, pick: Array, gripper: Gripper) -> Array:
     """(C,) 0..1 how squarely the closing axis meets the surfaces that the fingers would touch: by their mean direction and its spread."""
     if len(points) < 40:
         return np.full(len(pick), 0.7)
-    normals = _normals(points)
-    quality = np.empty(len(pick))
-    for row, (x, y, z, yaw, width) in enumerate(pick):
-        direction = np.array([np.cos(yaw), np.sin(yaw)])
-        relative = points[:, :2] - [x, y]
-        along = relative @ direction
-        across = relative @ np.array([-direction[1], direction[0]])
-        held = (np.abs(across) < gripper.finger_width / 2) & (np.abs(along) < width / 2) & (points[:, 2] > z) & (points[:, 2] < z + 0.02)
-        if held.sum() < 4:
-            quality[row] = 0.5
-            continue
-        first, last = _quantiles(along[held], 0.02, 0.98)
-        sides = (held & (along < first + 0.004), held & (along > last - 0.004))
-        quality[row] = min(_square_on(normals[side, :2], direction) for side in sides)
-    return quality
+    x, y, z = points.astype(np.float64).T
+    cos, sin = np.cos(pick[:, 3]), np.sin(pick[:, 3])
+    right, up = x - pick[:, :1], y - pick[:, 1:2]
+    along, across = right * cos[:, None] + up * sin[:, None], up * cos[:, None] - right * sin[:, None]
+    held = (np.abs(across) < gripper.finger_width / 2) & (np.abs(along) < pick[:, 4:] / 2) & (z > pick[:, 2:3]) & (z < pick[:, 2:3] + 0.02)
+    grasp, point = np.nonzero(held)  # pairs of a grasp and a point between its fingers
+    along = along[grasp, point]
+    count = np.bincount(grasp, minlength=len(pick))
+    enough = count >= 4
+    ordered, start = along[np.lexsort((along, grasp))], (np.cumsum(count) - count)[enough]
+    first, last = np.full(len(pick), np.nan), np.full(len(pick), np.nan)
+    first[enough] = ordered[start + np.rint(0.02 * (count[enough] - 1)).astype(np.int64)]
+    last[enough] = ordered[start + np.rint(0.98 * (count[enough] - 1)).astype(np.int64)]
+    normals = _normals(points)[point]
+    turned_x = normals[:, 0] * cos[grasp] + normals[:, 1] * sin[grasp]
+    turned_y = normals[:, 1] * cos[grasp] - normals[:, 0] * sin[grasp]
+    sides = (along < first[grasp] + 0.004, along > last[grasp] - 0.004)
+    worst = np.minimum(*(_square_on(turned_x[side], turned_y[side], grasp[side], len(pick)) for side in sides))
+    return np.where(enough, worst, 0.5)
 
 
-def _square_on(normals: Array, direction: Array) -> float:
-    """0.05..1 for the normals (P, 2) of one side. Doubled angles make a normal and its opposite one direction; points of an upper edge
-    have normals that point up, so only what is left of them in the plane counts."""
-    turned_normals = normals @ np.stack([direction, [-direction[1], direction[0]]], axis=1)
-    weight = np.hypot(turned_normals[:, 0], turned_normals[:, 1])
-    mean = (weight * np.exp(2j * np.arctan2(turned_normals[:, 1], turned_normals[:, 0]))).sum() / max(float(weight.sum()), 1e-6)
-    return float(max(0.05, np.exp(-((np.angle(mean) / 2 / SQUARE_WITHIN) ** 2)) * min(1.0, np.abs(mean) / 0.7)))
+def _square_on(x: Array, y: Array, grasp: npt.NDArray[np.int64], grasps: int) -> Array:
+    """(grasps,) 0.05..1 for the normals (P,) of one side of each, along and across its closing axis. Doubled angles make a normal and its
+    opposite one direction; points of an upper edge have normals that point up, so only what is left of them in the plane counts."""
+    weight, angle = np.hypot(x, y), 2 * np.arctan2(y, x)
+    total, real, imaginary = (np.bincount(grasp, part * weight, grasps) for part in (np.ones_like(angle), np.cos(angle), np.sin(angle)))
+    mean = (real + 1j * imaginary) / np.maximum(total, 1e-6)
+    return np.asarray(np.maximum(0.05, np.exp(-((np.angle(mean) / 2 / SQUARE_WITHIN) ** 2)) * np.minimum(1.0, np.abs(mean) / 0.7)))
 
 
 def _normals(points: Points) -> npt.NDArray[np.float64]:

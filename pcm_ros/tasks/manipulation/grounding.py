@@ -55,11 +55,9 @@ class SegmenterGrounder:
     def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
         features = self._vision.features(rgb)
         maps = self._vision.logits(rgb, tuple(phrases)).flatten(1)
-        rows = []
-        for region in regions:
-            v, u = np.nonzero(region.mask)
-            rows.append(maps[:, features.sample(np.stack([u, v], axis=1))].mean(dim=1))
-        return torch.stack(rows) if rows else maps.new_zeros((0, len(phrases)))
+        if not regions:
+            return maps.new_zeros((0, len(phrases)))
+        return torch.stack([features.cells(region.mask) for region in regions]) @ maps.T
 
 
 class ClipGrounder:

@@ -18,10 +18,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
-from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
+from pcm_ros.tasks.manipulation.scene import Scene, SceneObject, inside
 from pcm_ros.tasks.manipulation.vision import SideBySide, Vision
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View, WorkcellLimits
 from pcm_ros.tasks.manipulation.world_model import WorldModel, keep
+
+# Depth points that are enough to find the table.
+ENOUGH_HEIGHTS = 20000
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class Perception:
         Raises:
             InvalidObservation: no view has depth inside the workspace.
         """
+        looked_at = self._views.begin(lambda view: self._vision.features(view.rgb), observation.views)
         table = table_height(observation, self._limits)
+        looked_at()
         voxels = self._fuse(observation, table)
         groups = [] if voxels is None else self._split(voxels)
         objects = []
@@ -116,10 +121,7 @@ class Perception:
 
         def look(view: View) -> npt.NDArray[np.float32] | None:
             points = view.points()
-            with np.errstate(invalid="ignore"):
-                raised = np.flatnonzero(points[..., 2] > low[2])
-            inside = points.reshape(-1, 3)[raised]
-            rows, cols = np.divmod(raised[((inside > low) & (inside < high)).all(axis=-1)], points.shape[1])
+            rows, cols = np.divmod(np.flatnonzero(inside(points.reshape(-1, 3), low, high)), points.shape[1])
             if not len(rows):
                 return None
             features = self._vision.features(view.rgb)
@@ -230,16 +232,14 @@ def table_height(observation: Observation, limits: WorkcellLimits) -> float:
     heights = []
     for view in observation.views:
         points = view.points().reshape(-1, 3)
-        with np.errstate(invalid="ignore"):
-            inside = ((points > np.asarray(limits.workspace_min)) & (points < np.asarray(limits.workspace_max))).all(axis=1)
-        heights.append(points[inside, 2])
+        heights.append(points[inside(points, limits.workspace_min, limits.workspace_max), 2])
     z = np.concatenate(heights)
     if len(z) < 200:
         raise InvalidObservation(
             f"only {len(z)} depth points lie inside the workspace {limits.workspace_min}..{limits.workspace_max}; at least 200 are needed: "
             "check depth (metres, not millimetres), camera poses (optical frame) and the workspace's height range"
         )
-    counts, edges = np.histogram(z, bins=max(1, int(np.ceil(np.ptp(z) / 0.004))))
+    counts, edges = np.histogram(z[:: max(1, len(z) // ENOUGH_HEIGHTS)], bins=max(1, int(np.ceil(np.ptp(z) / 0.004))))
     peak = edges[counts.argmax()] + (edges[1] - edges[0]) / 2
     return float(np.median(z[np.abs(z - peak) < 0.006]))
 

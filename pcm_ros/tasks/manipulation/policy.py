@@ -29,6 +29,7 @@ from pcm_ros.tasks.manipulation.relation_scorer import (
 )
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.situation import Situation, of_same_subject
+from pcm_ros.tasks.manipulation.vision import SideBySide
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
 from pcm_ros.tasks.manipulation.world_model import world_model
 
@@ -148,6 +149,17 @@ class _Ended(Exception):
         self.outcome, self.message = outcome, message
 
 
+def _assessed(judge: RelationJudge, context: Context) -> Assessment | str:
+    """What a judge says, or why it counts for nothing."""
+    try:
+        assessment = judge.assess(context)
+        if bool(torch.isnan(assessment.margins).any()) or bool(torch.isinf(assessment.logits).any()):
+            raise ValueError("its assessment holds NaN or inf")
+        return assessment
+    except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
+        return str(error.args[0] if isinstance(error, KeyError) else error)
+
+
 def action_of(leader: Batch) -> PickPlace:
     """The pick and place of a batch of one."""
     pick, place = leader.extras["pick"][0].numpy(), leader.extras["place"][0].numpy()
@@ -161,7 +173,7 @@ class ManipulationPolicy:
         workcell: the world.
         perception: makes scenes of observations.
         consensus: generator, ensemble, strategy and stop rule; its ensemble holds the judges too.
-        judges: the scorers that say whether a relation holds (one per view).
+        judges: the scorers that say whether a relation holds (one per view); two are asked at a time.
     """
 
     def __init__(
@@ -176,6 +188,7 @@ class ManipulationPolicy:
             raise ValueError("at least one judge (a relation scorer of one view) is needed")
         self._workcell, self._perception, self._consensus = workcell, perception, consensus
         self._judges, self._config = tuple(judges), config
+        self._side_by_side = SideBySide()
 
     def run(self, instruction: str | Goal, seed: int = 0, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Carry out an instruction. Yields events as they happen; the last is `Finished`, whatever happens but a programming error.
@@ -185,7 +198,7 @@ class ManipulationPolicy:
             seed: same seed, same world: same actions, bit for bit.
             should_stop: polled between and during all steps; True ends the run with CANCELED.
         """
-        run = _Run(self._workcell, self._perception, self._consensus, self._judges, self._config, seed, should_stop)
+        run = _Run(self._workcell, self._perception, self._consensus, self._judges, self._side_by_side, self._config, seed, should_stop)
         try:
             goal = parse(instruction) if isinstance(instruction, str) else instruction
             yield from run.goal(goal)
@@ -211,12 +224,13 @@ class _Run:
         perception: Perceive,
         consensus: Consensus,
         judges: Sequence[RelationJudge],
+        side_by_side: SideBySide,
         config: PolicyConfig,
         seed: int,
         should_stop: Callable[[], bool],
     ) -> None:
         self._workcell, self._perception, self._consensus, self._judges = workcell, perception, consensus, judges
-        self._config, self._seed, self._should_stop = config, seed, should_stop
+        self._side_by_side, self._config, self._seed, self._should_stop = side_by_side, config, seed, should_stop
         self._actions = 0
         self._failed: list[tuple[float, float, float, float]] = []
         self._degraded: dict[str, str] = {}  # who -> what was wrong with it first
@@ -393,17 +407,15 @@ class _Run:
     def _check(self, now: Situation, relation: Relation) -> Checked:
         """How a relation stands; what its phrases mean is noted. Ends the run where one of them means nothing that is there."""
         context = now.context(relation)
+        self._stop_if_asked()
         assessments, dropped = [], {}
-        for judge in self._judges:
-            self._stop_if_asked()
-            try:
-                assessment = judge.assess(context)
-                if bool(torch.isnan(assessment.margins).any()) or bool(torch.isinf(assessment.logits).any()):
-                    raise ValueError("its assessment holds NaN or inf")
-                assessments.append(assessment)
-            except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
-                dropped[judge.name] = reason = str(error.args[0] if isinstance(error, KeyError) else error)
-                self._degrade(f"judge {judge.name}", f": {reason}")
+        for judge, answer in zip(self._judges, self._side_by_side.map(lambda judge: _assessed(judge, context), self._judges), strict=True):
+            if isinstance(answer, str):
+                dropped[judge.name] = answer
+                self._degrade(f"judge {judge.name}", f": {answer}")
+            else:
+                assessments.append(answer)
+        self._stop_if_asked()
         if len(assessments) < self._config.least_judges:
             raise _Ended(
                 Outcome.QUORUM,

@@ -15,6 +15,15 @@ from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 Points = npt.NDArray[np.float32]
 
 
+def inside(points: Points, low: npt.ArrayLike, high: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """(P,) which of the points (P, 3) lie in a box, (3,) low < point < high; NaN does not. By column: far quicker than by row."""
+    found = np.ones(len(points), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        for column, least, most in zip(points.T, np.asarray(low), np.asarray(high), strict=True):
+            found &= (column > least) & (column < most)
+    return found
+
+
 @dataclass(frozen=True)
 class SceneObject:
     """One segmented object.

@@ -99,7 +99,8 @@ class RegionEmbeddings:
 
 
 class SideBySide:
-    """Does the same for several views at a time: models release the interpreter, so that two cores are worth two.
+    """Does the same for several views at a time: models and waiting for other processes release the interpreter, so that two cores are
+    worth two.
 
     Args:
         threads: 1..16.
@@ -112,4 +113,11 @@ class SideBySide:
 
     def map(self, do: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
         """do(item) of each, in order. What one of them raises is raised."""
-        return [do(item) for item in items] if self._pool is None else list(self._pool.map(do, items))
+        return self.begin(do, items)()
+
+    def begin(self, do: Callable[[Item], Answer], items: Sequence[Item]) -> Callable[[], list[Answer]]:
+        """Like `map`, but what is returned waits for the answers: other work can be done until then."""
+        if self._pool is None:
+            return lambda: [do(item) for item in items]
+        answers = self._pool.map(do, items)
+        return lambda: list(answers)

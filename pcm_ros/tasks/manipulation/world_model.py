@@ -25,7 +25,7 @@ from pcm_ros.tasks.manipulation.height_field import HeightField, build_height_fi
 from pcm_ros.tasks.manipulation.predicted_masks import PredictedMasks, StaticView, make_static, predict_masks
 from pcm_ros.tasks.manipulation.predicted_view import Image, PredictedView, pixels_of, predict_view, without_object
 from pcm_ros.tasks.manipulation.relations import ground_offset
-from pcm_ros.tasks.manipulation.scene import Points, Scene
+from pcm_ros.tasks.manipulation.scene import Points, Scene, inside
 from pcm_ros.tasks.manipulation.workcell import Array, Observation, View
 
 MOST_POINTS = 200
@@ -266,8 +266,8 @@ class WorldModel:
         if self.count:
             low = np.min([thing.low for thing in self.scene.objects], axis=0) - 0.02
             high = np.max([thing.high for thing in self.scene.objects], axis=0) + 0.02
-            with np.errstate(invalid="ignore"):
-                near = np.flatnonzero(((flat > low) & (flat < high)).all(axis=1) & (flat[:, 2] > self.scene.table_height + 0.003))
+            low[2] = max(low[2], self.scene.table_height + 0.003)
+            near = np.flatnonzero(inside(flat, low, high))
             tree, owner, reach = self._search
             distance, neighbour = tree.query(flat[near], distance_upper_bound=float(reach.max()))
             found = np.isfinite(distance)
