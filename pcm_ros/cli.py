@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcm_ros.benchmarks.commands import app as bench_app
-from pcm_ros.benchmarks.commands import listed
+from pcm_ros.command_options import listed
 
 if TYPE_CHECKING:
     from pcm_ros.tasks.manipulation.workcell import View

@@ -1,0 +1,8 @@
+"""How options of the command line are read, wherever they stand."""
+
+from __future__ import annotations
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in "a, b"."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
