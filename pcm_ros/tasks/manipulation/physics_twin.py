@@ -25,6 +25,8 @@ TIME_STEP = 1 / 120
 SETTLING = 12
 SOLVER_ITERATIONS = 20
 FRICTION = 0.6
+# Metres. For Bullet this is one number for all simulations of a process, so another world's would count here.
+CONTACT_BREAKING = 0.005
 _CORNERS = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=np.float64)
 _FACES = [
     (1, 2, 4),
@@ -88,7 +90,10 @@ class _Arrangement:
 
 
 class PhysicsTwin:
-    """Simulations of its own (no window, no other client is touched), one for each object that is dropped, kept until it is closed.
+    """Simulations of its own (no window), one for each object that is dropped, kept until it is closed.
+
+    What is predicted does not depend on other simulations of the process. Of those one thing changes: the distance at which contacts
+    break, which Bullet has once a process, is CONTACT_BREAKING from then on, as it is in `sim`.
 
     Use it as a context manager, or close it.
     """
@@ -142,6 +147,7 @@ class PhysicsTwin:
         client, moved = arrangement.client, arrangement.moved
         center = self._world.centers[number].numpy()
         slip, tilt = np.zeros(len(motions)), np.zeros(len(motions))
+        pybullet.setPhysicsEngineParameter(contactBreakingThreshold=CONTACT_BREAKING, physicsClientId=client)
         for row, (dx, dy, dz, yaw) in enumerate(np.asarray(motions, dtype=np.float64)):
             pybullet.restoreState(arrangement.fresh, physicsClientId=client)  # contacts of the one before must not warm-start this one
             target = center + np.array([dx, dy, dz + GAP])

@@ -7,6 +7,7 @@ import math
 import weakref
 from dataclasses import dataclass, replace
 
+import pybullet
 import pytest
 import torch
 from synthetic_scenes import BLUE, LIMITS, TABLE, Shape, box, cup, observation, scene
@@ -183,6 +184,20 @@ def test_twin_energy_does_not_depend_on_what_was_tried_before(table: Situation) 
     scorer = TwinStabilityScorer(steps=60)
     whole = scorer.energy(batch, table)
     assert [float(scorer.energy(batch.select([row]), table)[0]) for row in range(3)] == whole.tolist()
+
+
+def test_twin_energy_does_not_depend_on_other_simulations_of_the_process(table: Situation) -> None:
+    """Bullet has one distance at which contacts break for all of them."""
+    batch = actions(table, 0, (0.683, -0.2, 0.0), (0.62, -0.2, 0.0), (0.55, 0.233, 0.5), (0.67, -0.2, 0.7))
+    found = []
+    other = pybullet.connect(pybullet.DIRECT)
+    try:
+        for distance in (0.02, 0.001):
+            pybullet.setPhysicsEngineParameter(contactBreakingThreshold=distance, physicsClientId=other)
+            found.append(TwinStabilityScorer(steps=60).energy(batch, table).tolist())
+    finally:
+        pybullet.disconnect(other)
+    assert found[0] == found[1]
 
 
 def test_the_twin_does_not_keep_the_scenes_that_it_has_seen() -> None:
