@@ -14,7 +14,7 @@ import numpy as np
 from pcm_ros.benchmarks.manipulation import VIEW_ORDER
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import build_policy
-from pcm_ros.tasks.manipulation.policy import Chosen
+from pcm_ros.tasks.manipulation.policy_events import Chosen
 from pcm_ros.tasks.manipulation.recording import annotate, draw_action
 from pcm_ros.tasks.manipulation.world_model import world_model
 

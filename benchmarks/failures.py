@@ -27,7 +27,7 @@ from pcm_ros.sim.judge import Judge, in_direction
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import Body
 from pcm_ros.tasks.manipulation.goal import Relation
-from pcm_ros.tasks.manipulation.policy import Chosen, Event, Executed, Finished, Observed
+from pcm_ros.tasks.manipulation.policy_events import Chosen, Event, Executed, Finished, Observed
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, WorkcellLimits
 

@@ -26,7 +26,7 @@ from pcm_ros.tasks.manipulation.assembly import (
 )
 from pcm_ros.tasks.manipulation.goal import Goal
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
-from pcm_ros.tasks.manipulation.policy import Chosen, Event, Executed, Finished, Observed, Outcome, Planning
+from pcm_ros.tasks.manipulation.policy_events import Chosen, Event, Executed, Finished, Observed, Outcome, Planning
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
 from pcm_ros.tasks.manipulation.vision import Segmenter
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits

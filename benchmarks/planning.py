@@ -28,7 +28,8 @@ from pcm_ros.tasks.manipulation.assembly import (
     clip_expert,
 )
 from pcm_ros.tasks.manipulation.context import Context
-from pcm_ros.tasks.manipulation.policy import Chosen, Finished, ManipulationPolicy, Perceive, Planning, RelationJudge
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, Perceive, RelationJudge
+from pcm_ros.tasks.manipulation.policy_events import Chosen, Finished, Planning
 from pcm_ros.tasks.manipulation.relation_scorer import Assessment
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace, WorkcellLimits

@@ -32,7 +32,7 @@ from pcm_ros.tasks.manipulation.assembly import (
 )
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.instruction import parse
-from pcm_ros.tasks.manipulation.policy import action_of
+from pcm_ros.tasks.manipulation.policy_events import action_of
 from pcm_ros.tasks.manipulation.predicted_view import predict_view
 from pcm_ros.tasks.manipulation.world_model import world_model
 

@@ -32,7 +32,8 @@ from pcm_ros.processes import RunningSystem
 from pcm_ros.sim.picture_goal import PictureTask
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import build_policy
-from pcm_ros.tasks.manipulation.policy import Chosen, Executed, ManipulationPolicy
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
+from pcm_ros.tasks.manipulation.policy_events import Chosen, Executed
 from pcm_ros.tasks.manipulation.workcell import Observation
 
 WARM = 10  # episodes after which caches are full and memory should stand still

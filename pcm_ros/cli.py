@@ -166,7 +166,7 @@ def run(
     from pcm_ros.tasks.manipulation.assembly import build_goal_picture_reader, build_policy
     from pcm_ros.tasks.manipulation.goal import Goal
     from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
-    from pcm_ros.tasks.manipulation.policy import Executed, Finished, Outcome
+    from pcm_ros.tasks.manipulation.policy_events import Executed, Finished, Outcome
     from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
     from pcm_ros.tasks.manipulation.workcell import InvalidObservation
 

@@ -4,7 +4,8 @@
 
 One line of JSON for each problem: where it comes from, the question, the answer, and the distinct samples with how often each was drawn.
 Problems are begun in a fixed order, so that the first ones are a fair sample: those that the adapter was not trained on, then the others of
-GSM8K's train split mixed with generated ones. The same command goes on with the problems that the file does not hold yet.
+GSM8K's train split mixed with generated ones. The same command goes on with the problems that the file does not hold yet. Two cores are
+used by two processes (`--part 1/2`, `--part 2/2`), whose files are then joined by `cat`.
 """
 
 from __future__ import annotations
@@ -107,11 +108,15 @@ def main() -> None:
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="1/1", help="K/N: the K-th of N processes that share the problems, each with an --out of its own")
     options = parser.parse_args()
+    part, parts = (int(number) for number in options.part.split("/"))
+    if not 1 <= part <= parts:
+        raise SystemExit(f"--part is {options.part}; allowed: K/N with 1 <= K <= N, such as 1/2")
     started = time.monotonic()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     device = torch.device(options.device)
-    todo = list(islice(problems(options.data, options.generated, options.seed, options.held_out), options.problems))
+    todo = list(islice(problems(options.data, options.generated, options.seed, options.held_out), options.problems))[part - 1 :: parts]
     before = options.out.read_bytes() if options.out.exists() else b""
     whole = before[: before.rfind(b"\n") + 1]
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +133,7 @@ def main() -> None:
     print(f"{len(todo)} problems to draw for, ready after {time.monotonic() - started:.0f} s", flush=True)
     if not todo:
         return
-    seed = mixed_seed(options.seed, len(done))
+    seed = mixed_seed(options.seed, parts * len(done) + part)
     drawing = Drawing(model, tokenizer, options.count, options.temperature, seed, options.rows, options.most, max(map(len, prompts)))
     hits: defaultdict[str, list[float]] = defaultdict(list)
     begun = shown = time.monotonic()

@@ -36,15 +36,8 @@ from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consen
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
-from pcm_ros.tasks.manipulation.policy import (
-    Event,
-    Executed,
-    Finished,
-    ManipulationPolicy,
-    Observed,
-    Outcome,
-    Planning,
-)
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
+from pcm_ros.tasks.manipulation.policy_events import Event, Executed, Finished, Observed, Outcome, Planning
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation
 

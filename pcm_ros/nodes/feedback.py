@@ -5,7 +5,7 @@ from __future__ import annotations
 from pcm_ros import msg
 from pcm_ros.nodes import conversions
 from pcm_ros.tasks.manipulation.goal import Goal
-from pcm_ros.tasks.manipulation.policy import Checked, Chosen, Event, Executed, Observed, Planning, action_of
+from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Observed, Planning, action_of
 
 
 def read_message(goal: Goal) -> msg.ConsensusState:

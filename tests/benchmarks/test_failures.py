@@ -13,7 +13,7 @@ from pcm_ros.sim.episodes import Episode
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import PANDA_LIMITS, WorldConfig, cameras
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
-from pcm_ros.tasks.manipulation.policy import Finished, Observed, Outcome
+from pcm_ros.tasks.manipulation.policy_events import Finished, Observed, Outcome
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
 

@@ -17,7 +17,7 @@ from pcm_ros.sim.feasibility import find
 from pcm_ros.sim.judge import Judge, Verdict
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import World, WorldConfig, cameras
-from pcm_ros.tasks.manipulation.policy import Finished, Outcome
+from pcm_ros.tasks.manipulation.policy_events import Finished, Outcome
 
 QUICK = ["--scorers", "segmenter", "--candidates", "48", "--iterations", "2", "--views", "2"]
 

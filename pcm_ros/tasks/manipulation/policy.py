@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pcm_ros.consensus import Batch, Consensus, Iteration, QuorumError, mixed_seed
+from pcm_ros.consensus import Consensus, Iteration, QuorumError, mixed_seed
 from pcm_ros.tasks.manipulation.arrangement import SUPPORT, contradiction, in_order, mirrored, still_wanted
 from pcm_ros.tasks.manipulation.context import Context, Target
 from pcm_ros.tasks.manipulation.doubts import Doubts
@@ -20,6 +19,7 @@ from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
+from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Finished, Observed, Outcome, Planning, action_of
 from pcm_ros.tasks.manipulation.rearrangement import Placed, rearrange
 from pcm_ros.tasks.manipulation.relation_scorer import (
     Assessment,
@@ -30,93 +30,13 @@ from pcm_ros.tasks.manipulation.relation_scorer import (
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.situation import Situation, of_same_subject
 from pcm_ros.tasks.manipulation.vision import SideBySide
-from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, ExecutionResult, InvalidObservation, Observation, PickPlace, Workcell
+from pcm_ros.tasks.manipulation.workcell import Array, ExecutionCode, InvalidObservation, Observation, Workcell
 from pcm_ros.tasks.manipulation.world_model import world_model
 
 # Attempts at one relation after which an arrangement of all is looked for.
 STUCK = 2
 # An object that is within this of where it was before it was moved, metres, was not moved.
 UNMOVED = 0.015
-
-
-class Outcome(enum.IntEnum):
-    """How a run ended. The numbers are the error codes of Manipulate.action."""
-
-    SUCCESS = 0
-    INVALID_INSTRUCTION = 1
-    OBJECT_NOT_FOUND = 2
-    IMPOSSIBLE = 3
-    QUORUM = 4
-    OBSERVATION = 5
-    EXECUTION = 6
-    NOT_REACHED = 7
-    CANCELED = 8
-    BUSY = 9
-    ERROR = 10
-
-
-@dataclass(frozen=True)
-class Observed:
-    """A new observation and the scene in it."""
-
-    observation: Observation
-    scene: Scene
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The ensemble's judgement of one relation on real images: probability that it holds, and log-odds of each phrase's best object."""
-
-    relation: Relation
-    probability: float
-    holds: bool
-    best_logits: tuple[float, ...]
-    dropped: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Planning:
-    """One consensus iteration for one relation."""
-
-    relation: Relation
-    iteration: Iteration
-    context: Context
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The action agreed upon and what it is predicted to do: motion = (dx, dy, dz, dyaw) of scene object `category`."""
-
-    relation: Relation
-    action: PickPlace
-    category: int
-    motion: tuple[float, float, float, float]
-    context: Context
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What the workcell said of the action."""
-
-    action: PickPlace
-    result: ExecutionResult
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The last event of a run."""
-
-    outcome: Outcome
-    message: str
-    actions: int
-    degraded: tuple[str, ...]
-
-    @property
-    def success(self) -> bool:
-        return self.outcome == Outcome.SUCCESS
-
-
-Event = Observed | Checked | Planning | Chosen | Executed | Finished
 
 
 class Perceive(Protocol):
@@ -158,12 +78,6 @@ def _assessed(judge: RelationJudge, context: Context) -> Assessment | str:
         return assessment
     except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
         return str(error.args[0] if isinstance(error, KeyError) else error)
-
-
-def action_of(leader: Batch) -> PickPlace:
-    """The pick and place of a batch of one."""
-    pick, place = leader.extras["pick"][0].numpy(), leader.extras["place"][0].numpy()
-    return PickPlace(pick[:3].copy(), float(pick[3]), float(pick[4]), place[:3].copy(), float(place[3]))
 
 
 class ManipulationPolicy:

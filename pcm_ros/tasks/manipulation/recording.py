@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pcm_ros.tasks.manipulation.policy import Checked, Chosen, Event, Executed, Finished, Observed, Planning
+from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Finished, Observed, Planning
 from pcm_ros.tasks.manipulation.workcell import PickPlace, View
 from pcm_ros.tasks.manipulation.world_model import WorldModel, world_model
 

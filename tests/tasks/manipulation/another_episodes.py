@@ -16,7 +16,8 @@ from pcm_ros.evidence import rate
 from pcm_ros.models.loading import set_threads
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_policy
-from pcm_ros.tasks.manipulation.policy import Checked, Chosen, Executed, Finished, ManipulationPolicy, Observed, Outcome
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
+from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Executed, Finished, Observed, Outcome
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from truth import truth_policy
 from pcm_ros.models.loading import set_threads
 from pcm_ros.tasks.manipulation.assembly import build_policy
 from pcm_ros.tasks.manipulation.perception import table_height
-from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, Outcome
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
+from pcm_ros.tasks.manipulation.policy_events import Outcome
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, PickPlace, Workcell
 
 HERE = Path(__file__).parent

@@ -14,18 +14,9 @@ from pcm_ros.sim.benchmark_tasks import FreeTask
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import WorldConfig, cameras
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
-from pcm_ros.tasks.manipulation.policy import (
-    Checked,
-    Chosen,
-    Event,
-    Executed,
-    Finished,
-    ManipulationPolicy,
-    Observed,
-    Outcome,
-    Planning,
-)
+from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
+from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Finished, Observed, Outcome, Planning
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
 VIEWS = ("front", "left", "right")

@@ -13,7 +13,7 @@ from truth import truth_of, truth_policy
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import WorldConfig, cameras
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
-from pcm_ros.tasks.manipulation.policy import Finished, Observed, Outcome
+from pcm_ros.tasks.manipulation.policy_events import Finished, Observed, Outcome
 from pcm_ros.tasks.manipulation.recording import EpisodeRecorder, annotate, draw_action
 from pcm_ros.tasks.manipulation.workcell import PickPlace
 from pcm_ros.tasks.manipulation.world_model import WorldModel
