@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,26 @@ PARTS = ("perceive", "ground", "propose", "score", "update", "other")
 
 @dataclass
 class _Clock:
-    """Seconds by part."""
+    """When each part was at work; several threads may be at one part at a time."""
 
-    spent: dict[str, float]
+    spans: defaultdict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def timed(self, part: str, do: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         try:
             return do()
         finally:
-            self.spent[part] += time.perf_counter() - start
+            self.spans[part].append((start, time.perf_counter()))
+
+    def spent(self) -> dict[str, float]:
+        """Wall seconds in which a part was at work, by part."""
+        found = dict.fromkeys(self.spans, 0.0)
+        for part, spans in self.spans.items():
+            reached = 0.0
+            for start, end in sorted(spans):
+                found[part] += max(0.0, end - max(start, reached))
+                reached = max(reached, end)
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def plan(
     grounder = build_grounder(settings.grounders, vision)
     scorers = [build_relation_scorer(view, settings, vision, grounder) for view in views]
     consensus = build_consensus(settings, build_generator(settings), scorers)
-    clock = _Clock(defaultdict(float))
+    clock = _Clock()
     policy = ManipulationPolicy(
         # Views of their own: what was worked out for them once must not be found again.
         _Photographed(cell.limits, replace(observation, views=tuple(replace(view) for view in observation.views))),
@@ -123,13 +133,14 @@ def plan(
         settings.policy,
     )
     by_scorer: dict[str, float] = defaultdict(float)
+    engine = dict.fromkeys(("propose", "score", "update"), 0.0)
     iterations, chosen = 0, False
     wall, processor = time.perf_counter(), time.process_time()
     for event in policy.run(instruction, seed):
         if isinstance(event, Planning):
             iterations += 1
-            for part in ("propose", "score", "update"):
-                clock.spent[part] += event.iteration.seconds[part]
+            for part in engine:
+                engine[part] += event.iteration.seconds[part]
             for name, seconds in event.iteration.table.seconds.items():
                 by_scorer[name.partition(":")[0]] += seconds
         chosen = isinstance(event, Chosen)
@@ -137,13 +148,14 @@ def plan(
             break
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     consensus.ensemble.close()
-    clock.spent["other"] = wall - sum(clock.spent.values())
+    parts = clock.spent() | engine
+    parts["other"] = wall - sum(parts.values())
     return {
         "wall": wall,
         "processor": processor,
         "chosen": chosen,
         "iterations": iterations,
-        "parts": dict(clock.spent),
+        "parts": parts,
         "scorers": dict(by_scorer),
     }
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from pcm_ros.command_options import listed
+
 RELATION_SCORER = "pcm_ros.tasks.manipulation.assembly:build_relation_scorer"
 Value = bool | int | float | str | list[str]
 
@@ -151,7 +153,7 @@ def manipulation(values: Mapping[str, str]) -> System:
     sections = read_parameters(path)
     scorers = {name: parameters for name, parameters in sections.items() if "scorer" in parameters}
     available = list(dict.fromkeys(str(parameters.get("view", "front")) for parameters in scorers.values()))
-    views = [view.strip() for view in values["views"].split(",") if view.strip()] or available
+    views = list(listed(values["views"])) or available
     if unknown := set(views) - set(available):
         raise LaunchError(f"argument 'views' names {sorted(unknown)}; '{path}' has scorers for {available}")
     chosen = {
@@ -182,9 +184,7 @@ def services(values: Mapping[str, str]) -> System:
     path = Path(values["config"]) if values["config"] else folder("config") / "services.yaml"
     if not path.is_file():
         raise LaunchError(f"parameter file '{path}' does not exist; remedy: leave `config` out, or name a file")
-    parameters: dict[str, Value] = {
-        name: words for name in ("tasks", "warm_up") if (words := [word.strip() for word in values[name].split(",") if word.strip()])
-    }
+    parameters: dict[str, Value] = {name: words for name in ("tasks", "warm_up") if (words := list(listed(values[name])))}
     hint = "waiting for requests, see `ros2 service list`, or ask from Python: pcm_ros.services_client.ServicesClient"
     return System((NodeSpec("services_node", "services", parameters),), path.resolve(), hint=hint)
 

@@ -176,7 +176,7 @@ def run(
         settings = manipulation_config_of(config or bringup.folder("config") / "manipulation.yaml")
         cell = SimWorkcell(task, seed=scene)
         cameras = [camera.name for camera in cell.world.cameras]
-        chosen = [view.strip() for view in views.split(",") if view.strip()] or cameras
+        chosen = list(listed(views)) or cameras
         if unknown := set(chosen) - set(cameras):
             raise ValueError(f"--views names {sorted(unknown)}; the cameras are {cameras}")
         workcell = FewerViews(cell, chosen)

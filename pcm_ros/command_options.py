@@ -1,4 +1,4 @@
-"""How options of the command line are read, wherever they stand."""
+"""How options of commands and launch arguments are read, wherever they stand."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from pcm_ros.sim.objects import ObjectSpec, spawn
 from pcm_ros.sim.robot import TIME_STEP, Panda
 from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 
+# Metres. For Bullet this is one number for all simulations of a process; the physics twin of the planner sets it too.
+CONTACT_BREAKING = 0.005
 PANDA_LIMITS = WorkcellLimits(
     workspace_min=(0.30, -0.35, -0.06),
     workspace_max=(0.70, 0.35, 0.40),
@@ -157,7 +159,7 @@ class World:
             numSolverIterations=60,
             deterministicOverlappingPairs=1,
             enableConeFriction=1,
-            contactBreakingThreshold=0.005,
+            contactBreakingThreshold=CONTACT_BREAKING,
             physicsClientId=self.client,
         )
         pybullet.setGravity(0, 0, -9.81, physicsClientId=self.client)

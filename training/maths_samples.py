@@ -91,6 +91,14 @@ def part_of(problem: Labelled) -> str:
     return "generated" if problem.source == "generated" else f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
 
 
+def part_of_all(text: str) -> tuple[int, int]:
+    """(K, N) of "K/N", 1 <= K <= N."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"'{text}'; allowed: K/N with 1 <= K <= N, such as 1/2")
+    return int(part), int(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's train.jsonl")
@@ -108,11 +116,14 @@ def main() -> None:
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", default="1/1", help="K/N: the K-th of N processes that share the problems, each with an --out of its own")
+    parser.add_argument(
+        "--part",
+        type=part_of_all,
+        default="1/1",
+        help="K/N: the K-th of N processes that share the problems, each with an --out of its own",
+    )
     options = parser.parse_args()
-    part, parts = (int(number) for number in options.part.split("/"))
-    if not 1 <= part <= parts:
-        raise SystemExit(f"--part is {options.part}; allowed: K/N with 1 <= K <= N, such as 1/2")
+    part, parts = options.part
     started = time.monotonic()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     device = torch.device(options.device)

@@ -193,4 +193,4 @@ def planning(
 
     path = json or Path("runs/planning.json")
     with reported(path):
-        bench(path, suite=suite, scenes=scenes, views=views, seed=seed, configurations=tuple(configurations.split(",")), fresh=fresh)
+        bench(path, suite=suite, scenes=scenes, views=views, seed=seed, configurations=listed(configurations), fresh=fresh)

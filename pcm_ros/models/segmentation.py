@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def normalise_image(rgb: Tensor) -> Tensor:
 
 
 def _fold(module: nn.Module) -> nn.Module:
-    """The same network with each normalisation folded into the convolution before it: for use only, a tenth faster on a processor."""
+    """The same network with each normalisation folded into the convolution before it: for use only, it cannot be trained on."""
     for name, child in module.named_children():
         layers = list(child.children())
         if (
@@ -118,30 +119,25 @@ def _fold(module: nn.Module) -> nn.Module:
 @dataclass(frozen=True)
 class ImageFeatures:
     """The network's output for one image, on its stride-4 grid: embedding (D, h, w), objectness (h, w) probability, vote (3, h, w) metres;
-    `scale` = image pixels per network pixel."""
+    `size` (H, W) of the image in pixels."""
 
     embedding: Tensor
     objectness: Tensor
     vote: Tensor
     size: tuple[int, int]
 
-    def cells(self, mask: npt.NDArray[np.bool_]) -> Tensor:
-        """(h * w,) float32 share of a mask's (H, W) pixels in each cell of the flattened maps; the mask is not empty."""
+    @cached_property
+    def cell(self) -> npt.NDArray[np.int64]:
+        """(H, W) index of each image pixel's cell in the flattened maps. Read only."""
         h, w = self.objectness.shape
         height, width = self.size
-        rows, columns = np.arange(height) * 2 + 1, np.arange(width) * 2 + 1
-        cell = (rows * h // (2 * height) * w)[:, None] + columns * w // (2 * width)
-        counts = np.bincount(cell[mask], minlength=h * w)
-        return torch.from_numpy((counts / counts.sum()).astype(np.float32))
+        rows, columns = 2 * np.arange(height) + 1, 2 * np.arange(width) + 1
+        return (rows * h // (2 * height) * w)[:, None] + columns * w // (2 * width)
 
-    def sample(self, uv: npt.ArrayLike) -> Tensor:
-        """Grid indices (P,) of image pixels (P, 2) u, v, for look-ups in the flattened maps."""
-        height, width = self.size
-        h, w = self.objectness.shape
-        pixel = torch.as_tensor(np.asarray(uv, dtype=np.float64))
-        column = ((pixel[..., 0] + 0.5) * w / width).floor().clamp(0, w - 1).long()
-        row = ((pixel[..., 1] + 0.5) * h / height).floor().clamp(0, h - 1).long()
-        return row * w + column
+    def shares(self, mask: npt.NDArray[np.bool_]) -> Tensor:
+        """(h * w,) float32 share of a mask's (H, W) pixels in each cell of the flattened maps; the mask is not empty."""
+        counts = np.bincount(self.cell[mask], minlength=self.objectness.numel())
+        return torch.from_numpy((counts / counts.sum()).astype(np.float32))
 
 
 class TextSegmenter:

@@ -105,18 +105,21 @@ def test_texts_are_encoded_once(segmenter_file: Path) -> None:
 @given(st.integers(1, 700), st.integers(1, 900), st.integers(1, 60), st.integers(1, 90))
 def test_look_up_of_pixels(height: int, width: int, h: int, w: int) -> None:
     features = ImageFeatures(torch.zeros(2, h, w), torch.zeros(h, w), torch.zeros(3, h, w), (height, width))
-    corners = features.sample([(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)])
-    assert ((corners >= 0) & (corners < h * w)).all()
-    row = features.sample(np.stack([np.arange(width), np.zeros(width)], axis=1))
-    assert (row.diff() >= 0).all()
-    row = row % w
-    if w <= width:
-        assert row[0] == 0
-        assert row[-1] == w - 1
+    assert features.cell.shape == (height, width)
+    rows, columns = features.cell // w, features.cell % w
+    assert (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+    for along, cells, pixels in ((rows[:, 0], h, height), (columns[0], w, width)):
+        assert (np.diff(along) >= 0).all()
+        assert along.min() >= 0 and along.max() < cells
+        if cells <= pixels:
+            assert (np.unique(along) == np.arange(cells)).all()
 
 
-def test_no_pixels_no_cells(segmenter: TextSegmenter) -> None:
-    assert segmenter.features(picture(64, 64)).sample(np.zeros((0, 2))).shape == (0,)
+def test_shares_of_a_mask() -> None:
+    features = ImageFeatures(torch.zeros(2, 2, 2), torch.zeros(2, 2), torch.zeros(3, 2, 2), (4, 8))
+    mask = np.zeros((4, 8), dtype=bool)
+    mask[:3, :4] = True
+    assert features.shares(mask).tolist() == pytest.approx([2 / 3, 0, 1 / 3, 0])
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class SegmenterGrounder:
         maps = self._vision.logits(rgb, tuple(phrases)).flatten(1)
         if not regions:
             return maps.new_zeros((0, len(phrases)))
-        return torch.stack([features.cells(region.mask) for region in regions]) @ maps.T
+        return torch.stack([features.shares(region.mask) for region in regions]) @ maps.T
 
 
 class ClipGrounder:

@@ -125,7 +125,7 @@ class Perception:
             if not len(rows):
                 return None
             features = self._vision.features(view.rgb)
-            cell = features.sample(np.stack([cols, rows], axis=1)).numpy()
+            cell = features.cell[rows, cols]
             flat = points[rows, cols]
             vote = features.vote.flatten(1).numpy()[:, cell].T @ view.rotation.T.astype(np.float32)
             return np.concatenate(

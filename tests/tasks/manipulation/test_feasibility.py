@@ -13,6 +13,7 @@ import torch
 from synthetic_scenes import BLUE, LIMITS, TABLE, Shape, box, cup, observation, scene
 
 from pcm_ros.consensus import Batch, Scorer
+from pcm_ros.sim.world import CONTACT_BREAKING as SIMULATOR_CONTACT_BREAKING
 from pcm_ros.tasks.manipulation.feasibility import (
     CollisionScorer,
     GraspScorer,
@@ -22,7 +23,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
     WorkspaceScorer,
 )
 from pcm_ros.tasks.manipulation.generator import PickPlaceGenerator
-from pcm_ros.tasks.manipulation.physics_twin import columns
+from pcm_ros.tasks.manipulation.physics_twin import CONTACT_BREAKING, columns
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import Observation
 from pcm_ros.tasks.manipulation.world_model import world_model
@@ -187,7 +188,8 @@ def test_twin_energy_does_not_depend_on_what_was_tried_before(table: Situation) 
 
 
 def test_twin_energy_does_not_depend_on_other_simulations_of_the_process(table: Situation) -> None:
-    """Bullet has one distance at which contacts break for all of them."""
+    """Bullet has one distance at which contacts break for all of them, so that of the simulator must be the twin's."""
+    assert CONTACT_BREAKING == SIMULATOR_CONTACT_BREAKING
     batch = actions(table, 0, (0.683, -0.2, 0.0), (0.62, -0.2, 0.0), (0.55, 0.233, 0.5), (0.67, -0.2, 0.7))
     found = []
     other = pybullet.connect(pybullet.DIRECT)
