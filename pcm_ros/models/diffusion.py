@@ -237,7 +237,7 @@ def _schedule(folder: Path) -> dict[str, Any]:
 
 
 def _part(folder: Path, name: str, index: dict[str, Any], known: Sequence[str]) -> Any:
-    """A network of the folder, without gradients for its weights."""
+    """A network of the folder, without gradients for its weights; they lie channels last, which a processor is quicker with."""
     kind, where = _names(index, name), folder / name
     if kind not in known:
         raise ModelUnavailable(f"'{folder}' has '{kind or 'no'}' as {name}; known: {', '.join(known)}; remedy: a model of such parts")
@@ -252,7 +252,7 @@ def _part(folder: Path, name: str, index: dict[str, Any], known: Sequence[str]) 
         network = getattr(diffusers, kind).from_pretrained(where, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32)
     except Exception as error:  # the library raises whatever the damage leads to
         raise ModelUnavailable(f"'{where}' cannot be loaded ({str(error).splitlines()[0]}); remedy: restore its files") from error
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _text_encoder(folder: Path, index: dict[str, Any]) -> TextEncoder:
