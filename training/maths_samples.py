@@ -91,7 +91,7 @@ def part_of(problem: Labelled) -> str:
     return "generated" if problem.source == "generated" else f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
 
 
-def part_of_all(text: str) -> tuple[int, int]:
+def share_of_work(text: str) -> tuple[int, int]:
     """(K, N) of "K/N", 1 <= K <= N."""
     part, _, parts = text.partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--part",
-        type=part_of_all,
+        type=share_of_work,
         default="1/1",
         help="K/N: the K-th of N processes that share the problems, each with an --out of its own",
     )
