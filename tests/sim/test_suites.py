@@ -17,7 +17,8 @@ from pcm_ros.sim.suites import UNSEEN_SIZES, sample_unseen
 from pcm_ros.sim.wording import COLOR_SYNONYMS, KIND_SYNONYMS, SENTENCES
 from pcm_ros.sim.world import PANDA_LIMITS, Placement
 from pcm_ros.tasks.manipulation.goal import RelationKind
-from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
+from pcm_ros.tasks.manipulation.instruction import parse
+from pcm_ros.tasks.manipulation.instruction_errors import InstructionError
 from pcm_ros.tasks.manipulation.policy_events import Outcome
 from training.lexicon import COLOR_WORDS, HELD_OUT_COLOR_WORDS, HELD_OUT_KIND_WORDS, KIND_WORDS
 from training.render_scenes import sample_specs

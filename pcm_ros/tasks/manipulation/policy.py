@@ -16,7 +16,8 @@ from pcm_ros.tasks.manipulation.doubts import Doubts
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
-from pcm_ros.tasks.manipulation.instruction import InstructionError, parse
+from pcm_ros.tasks.manipulation.instruction import parse
+from pcm_ros.tasks.manipulation.instruction_errors import InstructionError
 from pcm_ros.tasks.manipulation.memory import ObjectMemory, expected_scene, reconcile
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Finished, Observed, Outcome, Planning, action_of

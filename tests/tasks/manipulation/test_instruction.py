@@ -5,7 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pcm_ros.tasks.manipulation.goal import Goal, Measure, NounPhrase, Quantifier, Relation, RelationKind
-from pcm_ros.tasks.manipulation.instruction import EXAMPLE, LENGTH_LIMIT, PHRASES, InstructionError, parse, render
+from pcm_ros.tasks.manipulation.instruction import LENGTH_LIMIT, parse, render
+from pcm_ros.tasks.manipulation.instruction_errors import EXAMPLE, PHRASES, InstructionError
 
 
 def said(text: str) -> str:
