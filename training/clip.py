@@ -26,6 +26,7 @@ from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
+from training.precision import mixed_precision
 from training.segmenter import ALLOWED, Scenes, averaged, save
 
 LEAST_PIXELS = 60
@@ -86,7 +87,7 @@ def regions(
 def loss_of(
     model: torch.nn.Module, image: torch.Tensor, text: torch.Tensor, kind: np.ndarray, colour: np.ndarray
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(torch.device("cpu")):
         features = model.encode_image(image.contiguous(memory_format=torch.channels_last))
         texts = model.encode_text(text)
     logits = (

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 from training.diffusion_data import Progress, as_input, average_into, keep, pictures, rate, shards, shuffled
+from training.precision import mixed_precision
 
 CONFIG = {
     "encoder_block_out_channels": (48, 48, 48),
@@ -35,7 +36,7 @@ NOISE = 0.08  # deviation of what is added to the latents, whose own is about 1
 
 def loss_of(network: torch.nn.Module, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss, and the mean absolute error of pixels (0..2 scale) in it. noise: (N, 4, 16, 16) standard normal."""
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with mixed_precision(x.device):
         latents = network.encode(x).latents
         y = network.decode(latents + NOISE * noise).sample
     y, z = y.float(), latents.float()

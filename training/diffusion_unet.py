@@ -24,6 +24,7 @@ from pcm_ros.models.sentence import DIMENSIONS
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 from training.card import write_card
 from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, rate, shards, shuffled, truths
+from training.precision import mixed_precision
 
 # Most work is done at 8 x 8 and 4 x 4: at 16 x 16 there are 64 channels and no attention, which would cost most there.
 CONFIG = {
@@ -121,7 +122,7 @@ def loss_of(
     """(B,) weighted squared error of v for clean latents x (B, 4, 16, 16) at timesteps (B,)."""
     a = alphas[steps][:, None, None, None]
     noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with mixed_precision(x.device):
         v = network(noisy, steps, encoder_hidden_states=condition[0], encoder_attention_mask=condition[1]).sample
     error = (v.float() - (a.sqrt() * noise - (1 - a).sqrt() * x)).square().mean(dim=(1, 2, 3))
     ratio = a.flatten() / (1 - a.flatten())

@@ -32,6 +32,7 @@ from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
 from pcm_ros.tasks.mathematics.notation import EQUATION, compact, prompt, written
 from training.maths_problems import make_problem
+from training.precision import training_precision
 
 HELD_OUT = 300  # the last problems of the train split
 MICRO = 8  # sequences that go through the network together, fewer if they are long:
@@ -201,7 +202,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     attention = "eager" if device.type == "cpu" else "sdpa"
-    model, tokenizer = load_causal(options.model or embedded_language_model(), torch.bfloat16, attention=attention)
+    model, tokenizer = load_causal(options.model or embedded_language_model(), training_precision(device), attention=attention)
     add_low_rank(model, options.rank, options.alpha)
     model.to(device)
     parameters = [getattr(layer, part) for _, layer in low_rank_layers(model) for part in ("down", "up")]

@@ -38,6 +38,7 @@ from training.maths_adapter import MICRO, fitting, steps_of_epoch
 from training.maths_labels import Sampled, held_out_figures, sampled, shares_right, stopped
 from training.maths_samples import right
 from training.maths_sentence_verifier import DATA
+from training.precision import training_precision
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def main() -> None:
     attention = "eager" if device.type == "cpu" else "sdpa"
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32, attention=attention)
     merge_adapter(model, options.adapter)
-    round_weights(model, torch.bfloat16)
+    round_weights(model, training_precision(device))
     layers = int(model.config.num_hidden_layers)
     upper = "|".join(str(layer) for layer in range(max(0, layers - options.layers), layers))
     add_low_rank(model, options.rank, 2.0 * options.rank, within=rf"\.layers\.({upper})\.")
@@ -264,7 +265,7 @@ def main() -> None:
     training = {"problems": len(learnt), "examples": len(examples), "steps": done, "seconds": round(before), "seed": options.seed}
     (options.work / "training.json").write_text(json.dumps(training) + "\n")
     held_out = [problem for problem in problems if problem.held_out]
-    print(f"held out, roughly (bfloat16, in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
+    print(f"held out, roughly (in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
     if not options.no_evaluation:
         describe(options, weights, problems)
 

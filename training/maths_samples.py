@@ -27,13 +27,13 @@ import torch
 
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
-from pcm_ros.models.loading import fast_precision
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from training.maths_adapter import HELD_OUT
 from training.maths_drawing import Drawing, Solutions
 from training.maths_problems import make_problem
+from training.precision import training_precision
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def main() -> None:
     done = {(entry["source"], entry["index"]) for entry in map(json.loads, whole.splitlines())}
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
     merge_adapter(model, options.adapter)
-    round_weights(model, fast_precision() if device.type == "cpu" else torch.bfloat16)
+    round_weights(model, training_precision(device))
     model.to(device)
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
     prompts = tokenizer([prompt(problem.question) for problem in todo], add_special_tokens=False)["input_ids"] if todo else []

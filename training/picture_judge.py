@@ -26,6 +26,7 @@ from pcm_ros.benchmarks.picture_judge import SLOTS, JudgeNetwork, PictureJudge
 from pcm_ros.sim.pictures import KINDS, relation
 from training.card import write_card
 from training.diffusion_data import Progress, as_input, average_into, pictures, placed, rate, shards, shuffled, truths
+from training.precision import mixed_precision
 
 DATA = "Pictures of training/diffusion_scenes.py of both splits, and their mirror images; no captions."
 LIMITS = "One to three things of seven kinds and twelve colours, at 64 x 64. For judging pictures like those it learnt from, and no others."
@@ -152,7 +153,7 @@ def main() -> None:
         coarse = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear")
         x = torch.lerp(x, coarse, draw[1] * (draw[1] < 0.5))
         x = x * (0.95 + 0.1 * draw[2]) + 0.06 * draw[3] * torch.randn(x.shape, generator=generator, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             outputs = network(x.contiguous(memory_format=torch.channels_last))
         loss = loss_of(outputs, wanted)
         optimiser.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions, matches
+from training.precision import mixed_precision
 
 CROP_H, CROP_W = 192, 256
 ALLOWED = np.array([pair not in HELD_OUT_PAIRS for pair in PAIRS] + [True] * (len(KINDS) + len(COLORS)))
@@ -132,7 +133,7 @@ def loss_of(
     network: SegmentationNetwork, data: tuple[torch.Tensor, ...], sentences: torch.Tensor, rng: np.random.Generator
 ) -> tuple[torch.Tensor, dict[str, float]]:
     images, kind, colour, vote = data
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(torch.device("cpu")):
         out = network(images.contiguous(memory_format=torch.channels_last))
     text = network.embed_text(sentences)
     embedding = out.embedding.permute(0, 2, 3, 1).reshape(-1, out.embedding.shape[1])
