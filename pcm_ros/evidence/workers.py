@@ -141,7 +141,9 @@ def run_in_pool(work: Work, items: Mapping[str, Any], jobs: int) -> Generator[Ou
         in_flight: dict[Future[Outcome], str] = {}
         with _pool(work, width) as pool:
             try:
-                pool.submit(_ping).result()
+                # all start before the first item: a pool that breaks while it starts another process waits for that one for ever
+                for ping in [pool.submit(_ping) for _ in range(width)]:
+                    ping.result()
             except BrokenProcessPool as error:
                 raise BenchError(f"worker processes do not start; what they printed above says why ({error})") from error
             try:
