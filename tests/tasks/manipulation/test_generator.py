@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic_scenes import BLUE, LIMITS, TABLE, box, cup, observation, scene
 
 from pcm_ros.consensus import Batch, CrossEntropyState
-from pcm_ros.tasks.manipulation.generator import RELEASE_HEIGHT, GeneratorConfig, NothingToGrasp, PickPlaceGenerator
+from pcm_ros.tasks.manipulation.generator import RELEASE_HEIGHT, GeneratorConfig, NothingToGrasp, PickPlaceGenerator, systematic
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import Observation
@@ -81,6 +81,42 @@ def test_prior_reaches_beside_on_and_in_every_other_object(situation: Situation)
                         assert beside.sum() >= 3
     lifted = batch.extras["motion"][:, 2]
     assert ((lifted - 0.04).abs() < 0.008).any()  # on the slab
+
+
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=40).filter(lambda s: sum(s) > 0.1),
+    count=st.integers(1, 300),
+    seed=st.integers(0, 99),
+)
+def test_systematic_draws_keep_their_shares(shares: list[float], count: int, seed: int) -> None:
+    probability = torch.tensor(shares, dtype=torch.float64)
+    drawn = torch.bincount(systematic(probability, count, torch.Generator().manual_seed(seed)), minlength=len(shares))
+    wanted = count * probability / probability.sum()
+    assert drawn.sum() == count and not drawn[probability == 0].any()
+    assert (drawn >= (wanted - 1e-6).floor()).all() and (drawn <= (wanted + 1e-6).ceil()).all()
+
+
+def test_few_proposals_hold_every_object_on_every_other(situation: Situation) -> None:
+    objects, modes = [0, 2, 3], GeneratorConfig().modes
+    count = round(len(objects) * 3 * sum(modes) / modes[2])  # room for one proposal each
+    world = world_model(situation)
+    for seed in range(20):
+        batch = proposals(situation, seed, count=count)
+        apart = (batch.parameters[:, None, :2] - world.centers[None, :, :2]).norm(dim=2)
+        for subject in objects:
+            near = apart[batch.category == subject].min(dim=0).values
+            assert (near[[other for other in range(4) if other != subject]] < 0.06).all()
+
+
+def test_half_of_what_is_explored_concerns_the_object_that_was_learnt(situation: Situation) -> None:
+    probability = torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+    far = torch.tensor([[0.55, 0.0, 0.5]], dtype=torch.float64).expand(4, 3)
+    state = CrossEntropyState(probability, far, torch.full((4, 3), 0.001, dtype=torch.float64))
+    batch = proposals(situation, 0, state, count=240)
+    explored = (batch.parameters - far[0]).abs().amax(dim=1) > 0.02
+    assert explored.sum() == pytest.approx(240 * GeneratorConfig().explore, abs=4)
+    share = torch.bincount(batch.category[explored], minlength=4) / explored.sum()
+    assert share.tolist() == pytest.approx([1 / 6, 0, 1 / 2 + 1 / 6, 1 / 6], abs=0.03)
 
 
 def test_the_action_does_what_the_motion_says(situation: Situation) -> None:
