@@ -41,6 +41,7 @@ _DISTANCE = re.compile(r"\d+ ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?
 _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
 _VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some")
+_UNCOUNTED = ("rest", "pair", "everything", "either", "all")
 _ORDINALS = ("second", "third", "fourth", "fifth", "next")
 # Words in -s that name one object.
 _ONE_OBJECT = ("lens", "canvas", "atlas", "scissors", "pliers", "tongs", "tweezers", "series", "headphones", "binoculars", "trousers")
@@ -95,6 +96,11 @@ def _parser() -> Lark:
     return Lark(Path(__file__).with_name("instruction.lark").read_text(encoding="utf-8"), parser="lalr", propagate_positions=True)
 
 
+def _may_be(phrase: str, taken: str) -> bool:
+    """Whether a phrase may speak of what was taken: "the mug" of "the red mug"."""
+    return set(phrase.split()) <= set(taken.split())
+
+
 class _Reader:
     """Walks the tree from left to right and remembers what "it", "one" and an omitted subject stand for."""
 
@@ -108,6 +114,7 @@ class _Reader:
 
     def stages(self, tree: Tree) -> tuple[tuple[Relation, ...], ...]:
         stages: list[list[Relation]] = [[]]
+        picked: list[str] = []  # taken, and not said yet where to put it
         for node in tree.children:
             if isinstance(node, Token):
                 continue
@@ -116,8 +123,12 @@ class _Reader:
             new_stage = item.data == "afterwards" or (item.data == "sentence" and content.data == "order")
             if new_stage and stages[-1]:
                 stages.append([])
-            stages[-1].extend(self._relations(content))
-        if not stages[-1]:
+            relations = self._relations(content)
+            if picked and not any(_may_be(relation.subject, taken) for relation in relations for taken in picked):
+                raise self._error(f"It is not said where to put '{' and '.join(picked)}'", content.meta.start_pos)
+            picked = [] if relations else self.subjects
+            stages[-1].extend(relations)
+        if picked:
             raise self._error("It is not said where to put it", len(self.text))
         return tuple(tuple(dict.fromkeys(stage)) for stage in stages)
 
@@ -307,6 +318,9 @@ class _Reader:
         """ "One of the mugs" -> "mug", "two of the mugs", "a couple of mugs" -> "two mugs", "largest of the mugs" -> "largest mug"."""
         if words[0] == "couple" and words[1:2] == ["of"] and len(words) > 2:
             words = ["two", *words[1:]]
+        of_them = words[1:2] == ["of"] and words[2:3] in (["the"], ["these"], ["those"])
+        if of_them and len(words) > 4 and number_of(words[3]) and not number_of(words[0]):  # "one of the three mugs"
+            words = [*words[:3], *words[4:]]
         partitive = len(words) > 2 and words[1] == "of" and (words[0] == "one" or number_of(words[0]) or size_word(words[0]))
         if partitive:
             rest = words[3:] if words[2] in ("the", "these", "those") and len(words) > 3 else words[2:]
@@ -317,7 +331,7 @@ class _Reader:
         """The words as one phrase. Raises InstructionError for what would be guessed."""
         text = " ".join(words)
         head = re.split(r" (?:with|without|of|for|other than)\b", text)[0].split()
-        if head[0] in _VAGUE and len(head) > 1:
+        if (head[0] in _VAGUE and len(words) > 1) or head[0] in _UNCOUNTED:
             raise self._error(f"'{head[0]}' is not understood: say how many, or 'all'", start)
         if any(a in _ORDINALS and size_word(b) is not None for a, b in itertools.pairwise(head)):
             raise self._error(f"'{text}': only the largest or smallest can be told, not the second", start)

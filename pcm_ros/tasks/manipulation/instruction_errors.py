@@ -29,8 +29,10 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "'{word}' is not understood: say what shall be, not what must not or may be",
-        "not no never nor or none don't dont don’t do cannot can't if unless until when while",
+        "not no never nor neither nothing nobody nowhere anywhere everywhere but except besides instead or none dont do cannot "
+        "if unless until when while",
     ),
+    ("'{word}' is not understood: questions are not answered, say what shall be", "what whose how why"),
     ("'{word}' can only stand at the beginning of a phrase", "all every each both any"),
     ("'{word}' is not understood: say 'the largest' or 'the smaller', not larger than what", "than"),
     ("'{word}' is not understood: describe an object by colour, kind, material or size, not by a clause", "that which who where"),
@@ -86,7 +88,7 @@ def explained(error: UnexpectedInput, text: str) -> InstructionError:
         return InstructionError(f"The character '{rest[0]}' is not understood", text, position)
     word = found.group().lower()
     for reason, words in _REASONS:
-        if word in words.split():
+        if re.sub("^.+n['’]t$", "not", word) in words.split():
             return InstructionError(reason.format(word=word), text, position)
     if token is not None and token.type in RelationKind.__members__ and "THEN" in expected:
         reason = f"'{token}' cannot follow here: say 'and' before another relation; an object cannot be described by where it is"
