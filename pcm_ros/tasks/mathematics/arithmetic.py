@@ -21,6 +21,7 @@ LONGEST = 120
 LARGEST_EXPONENT = 12
 LARGEST = Fraction(10**60)
 _OPEN = re.compile(r"<<([^<>=\n]*)=$")
+_ROUNDED = re.compile(r"[-\s$€£]*[\d.,]+\s*%?")
 _PLAIN = re.compile(r"(?<![\w.<])((?:[\d(.$€£][\d\s.,()$€£%+\-–−*/x×÷·^]*)?[\d)%])\s*=\s*([$€£]?\s*-?[\d.,]*\d%?)(?![\d<])")
 
 
@@ -115,9 +116,9 @@ class Equation:
 
     @property
     def holds(self) -> bool:
-        """Both sides agree to the digits written: 1/3 = 0.33 does, 1/3 = 0.3 too, 7/2 = 3 does not, 10/3 = 3 does."""
-        if self.value is None or self.stated is None:
-            return False
+        """Both sides agree to the digits written: 1/3 = 0.33 does, 1/3 = 0.3 too, 7/2 = 3 does not, 10/3 = 3 does; a fraction is exact."""
+        if self.value is None or self.stated is None or not _ROUNDED.fullmatch(self.result):
+            return self.exact
         digits = re.sub(r"[^\d.]", "", self.result)
         decimals = len(digits.partition(".")[2]) + (2 if "%" in self.result else 0)
         return abs(self.value - self.stated) < Fraction(1, 2 * 10**decimals) or self.exact
@@ -165,17 +166,18 @@ def in_notation(solution: str) -> str:
         text = _PLAIN.sub(lambda match: f"<<{match[1].strip()}={match[2].strip()}>>", text[:10_000])
     lines = compact(text).splitlines()
     if lines and (found := _ANSWER_LINE.fullmatch(lines[-1].strip())):
-        lines[-1] = f"{ANSWER}{found[1].rstrip('.,')}"
+        lines[-1] = f"{ANSWER}{found[1]}{found[2].rstrip('.,')}"
     return "\n".join(lines)
 
 
-_ANSWER_LINE = re.compile(r"(?:####|A:|(?:[Ss]o |[Tt]hus,? )?[Tt]he (?:final )?answer is:?)\s*[$€£]?\s*(-?[\d.,]*\d)[%.]?")
-_FINAL = re.compile(r"(?:####|\bA:|[Aa]nswer(?:\s+is)?:?|\\boxed\{)\s*[$€£]?\s*(-?[\d.,]*\d)")
+_NUMBER = r"(-?)\s*[$€£]?\s*(-?[\d.,]*\d(?:\s*/\s*\d+)?)"
+_ANSWER_LINE = re.compile(rf"(?:####|A:|(?:[Ss]o |[Tt]hus,? )?[Tt]he (?:final )?answer is:?)\s*{_NUMBER}[%.]?")
+_FINAL = re.compile(rf"(?:####|\bA:|[Aa]nswer(?:\s+is)?:?|\\boxed\{{)\s*{_NUMBER}")
 _LAST = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
 
 def final_answer(solution: str) -> Fraction | None:
     """The number that a solution gives as its answer: after the last "####", "A:" or "answer is", else its last number; None if none."""
-    marked = _FINAL.findall(solution)
+    marked = ["".join(parts) for parts in _FINAL.findall(solution)]
     numbers = marked or _LAST.findall(solution)
     return _value(numbers[-1].rstrip(".,")) if numbers else None

@@ -115,6 +115,11 @@ def test_rounding() -> None:
     assert [equation.exact for equation in found] == [False] * 8
 
 
+def test_a_fraction_as_the_result_is_not_rounded() -> None:
+    found = equations("<<1/3=1/2>> <<5/8=1/2>> <<1/4=1/10+1/10>> <<1/2=2/4>>")
+    assert [equation.holds for equation in found] == [False, False, False, True]
+
+
 def test_equations_written_out_count_where_none_is_marked() -> None:
     (plain,) = equations("She sold 48/2 = 24 clips.")
     assert (plain.expression, plain.stated, plain.holds) == ("48/2", 24, True)
@@ -141,6 +146,9 @@ def test_calculator_speaks_when_an_equation_opens() -> None:
         ("so the answer is 42.", 42),
         ("there are 3 dogs and 7 cats", 7),
         ("#### -3", -3),
+        ("#### -$5", -5),
+        ("#### 1/2", Fraction(1, 2)),
+        ("The answer is 1/3.", Fraction(1, 3)),
         ("nothing", None),
     ],
 )
