@@ -140,6 +140,7 @@ class ConsensusNode(Node):
         except ValueError as error:
             raise ConfigurationError(f"parameters: {error}") from error
         self._consensus = consensus
+        self._met = set()
         self._others = {perception, self._pictures, generator, *self._scorers.values()}
         self._parts = [self._workcell, perception, self._pictures, generator, *self._scorers.values()]
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
@@ -290,7 +291,7 @@ class ConsensusNode(Node):
             if self._met == self._others or time.monotonic() > deadline:
                 if newly_met:
                     self._workcell.forget_older_views()  # which the nodes that have just come up may not have received
-                self._met = self._others
+                self._met = set(self._others)
                 return
             time.sleep(0.05)
 

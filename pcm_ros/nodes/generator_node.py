@@ -7,13 +7,11 @@ topic `~/markers` out.
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from collections import deque
 from collections.abc import Sequence
 
 import torch
 from builtin_interfaces.msg import Time
-from rclpy.service import Service
 from visualization_msgs.msg import MarkerArray
 
 from pcm_ros import msg, srv
@@ -41,14 +39,13 @@ class GeneratorNode(Node):
         Parameter("grounders", assembly.ManipulationConfig.grounders, "vision-language experts that name the objects for people"),
         Parameter("view_timeout", 5.0, "seconds to wait for an image that is asked for", low=0.0, high=60.0, fixed=False),
     )
+    EXPECTED = (InvalidObservation, conversions.InvalidMessage)
 
     def __init__(self) -> None:
         super().__init__("generator")
         self._views: ViewBuffer | None = None
-        self._offered: list[Service] = []
         self._perceptions: dict[WorkcellLimits, Perception] = {}
         self._scenes: deque[tuple[msg.Scene, Scene, Observation]] = deque(maxlen=KEPT_SCENES)
-        self._failure = ""
 
     def configure(self) -> None:
         from pcm_ros.models.loading import ModelUnavailable
@@ -65,19 +62,12 @@ class GeneratorNode(Node):
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
 
     def activate(self) -> None:
-        self._offered = [
-            self.create_service(srv.PerceiveScene, "~/perceive", self._perceive, callback_group=self.work_group),
-            self.create_service(srv.Propose, "~/propose", self._propose, callback_group=self.work_group),
-            self.create_service(srv.ReadGoalPicture, "~/read_goal_picture", self._read_goal_picture, callback_group=self.work_group),
-        ]
-
-    def deactivate(self) -> None:
-        for service in self._offered:
-            self.destroy_service(service)
-        self._offered = []
+        self.offer(srv.PerceiveScene, "~/perceive", self._perceive)
+        self.offer(srv.Propose, "~/propose", self._propose)
+        self.offer(srv.ReadGoalPicture, "~/read_goal_picture", self._read_goal_picture)
 
     def cleanup(self) -> None:
-        self.deactivate()
+        super().cleanup()
         if self._views is not None:
             self._views.close()
             self.destroy_publisher(self._markers)
@@ -86,10 +76,7 @@ class GeneratorNode(Node):
         self._scenes.clear()
 
     def report(self) -> dict[str, str]:
-        details = {"scenes perceived and kept": str(len(self._scenes))}
-        if self._failure:
-            details["warning"] = f"last call failed: {self._failure}"
-        return details
+        return {"scenes perceived and kept": str(len(self._scenes))}
 
     def _perceive(self, request: srv.PerceiveScene.Request, response: srv.PerceiveScene.Response) -> srv.PerceiveScene.Response:
         try:
@@ -98,11 +85,11 @@ class GeneratorNode(Node):
             response.scene = conversions.scene_message(scene)
             self._scenes.append((response.scene, scene, observation))
             self._markers.publish(displays.scene_markers(scene))
-            self._failure = ""
+            self.succeeded()
         except InvalidObservation as error:
-            response.error_code, response.error_msg = srv.PerceiveScene.Response.OBSERVATION, self._failed(error)
+            response.error_code, response.error_msg = srv.PerceiveScene.Response.OBSERVATION, self.failed(error)
         except Exception as error:  # whatever a model raises must reach the one who asked
-            response.error_code, response.error_msg = srv.PerceiveScene.Response.ERROR, self._failed(error)
+            response.error_code, response.error_msg = srv.PerceiveScene.Response.ERROR, self.failed(error)
         return response
 
     def _seen(self, views: Sequence[str], stamps: Sequence[Time]) -> Observation:
@@ -139,13 +126,13 @@ class GeneratorNode(Node):
             goal = reader.read(*shown, self._seen(request.views, request.stamps))
             response.relations = [conversions.relation_message(relation) for relation in goal.relations]
             response.text = goal.text
-            self._failure = ""
+            self.succeeded()
         except GoalPictureError as error:
             response.error_code, response.error_msg = srv.ReadGoalPicture.Response.PICTURE, str(error)
         except InvalidObservation as error:
-            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.OBSERVATION, self._failed(error)
+            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.OBSERVATION, self.failed(error)
         except Exception as error:  # as above
-            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.ERROR, self._failed(error)
+            response.error_code, response.error_msg = srv.ReadGoalPicture.Response.ERROR, self.failed(error)
         return response
 
     def _propose(self, request: srv.Propose.Request, response: srv.Propose.Response) -> srv.Propose.Response:
@@ -159,11 +146,11 @@ class GeneratorNode(Node):
             with torch.no_grad():
                 batch = generator.propose(Context(relation, held, scene, observation), conversions.read_state(request), rng)
             response.proposals = conversions.proposals_message(batch, request.scene)
-            self._failure = ""
+            self.succeeded()
         except NothingToGrasp as error:
             response.error_code, response.error_msg = srv.Propose.Response.NOTHING_TO_GRASP, str(error)
         except Exception as error:  # as above
-            response.error_code, response.error_msg = srv.Propose.Response.ERROR, self._failed(error)
+            response.error_code, response.error_msg = srv.Propose.Response.ERROR, self.failed(error)
         return response
 
     def _counted(self, count: int) -> GeneratorConfig:
@@ -182,12 +169,6 @@ class GeneratorNode(Node):
         raise conversions.InvalidMessage(
             f"the images of the scene stamped {stamp:.3f} s are none of the last {KEPT_SCENES} that ~/perceive was asked for; ask it first"
         )
-
-    def _failed(self, error: Exception) -> str:
-        known = isinstance(error, (InvalidObservation, conversions.InvalidMessage))
-        self._failure = str(error) if known else f"{type(error).__name__}: {error}"
-        self.get_logger().error(self._failure if known else traceback.format_exc())
-        return self._failure
 
 
 def main() -> None:

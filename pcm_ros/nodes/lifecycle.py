@@ -6,6 +6,7 @@ pool: images, parameters, transitions, diagnostics and cancellations are served 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import math
@@ -22,11 +23,12 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.exceptions import ParameterException
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.service import Service
 
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
 _GRACE = 3.0
@@ -91,10 +93,11 @@ class Node(LifecycleNode):
     """A lifecycle node with checked parameters and diagnostics.
 
     Subclasses list PARAMETERS and override `configure`, `activate`, `deactivate`, `cleanup` (any may raise: the transition then fails
-    and the log and diagnostics say why) and `report`.
+    and the log and diagnostics say why) and `report`. EXPECTED: errors whose message tells all that there is to know.
     """
 
     PARAMETERS: Sequence[Parameter] = ()
+    EXPECTED: tuple[type[Exception], ...] = ()
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -102,7 +105,9 @@ class Node(LifecycleNode):
         self.work_group = MutuallyExclusiveCallbackGroup()
         self.free_group = ReentrantCallbackGroup()
         self._error = ""
+        self._failure = ""
         self._state = "unconfigured"
+        self._offered: list[Service] = []
         for parameter in self.PARAMETERS:
             default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
             if default == []:
@@ -139,13 +144,42 @@ class Node(LifecycleNode):
 
     def deactivate(self) -> None:
         """Stop answering; keep what was loaded."""
+        for service in self._offered:
+            self.destroy_service(service)
+        self._offered = []
 
     def cleanup(self) -> None:
-        """Undo `configure`."""
+        """Undo `configure`; the node may still be active."""
+        self.deactivate()
+        self._failure = ""
 
     def report(self) -> dict[str, str]:
         """What diagnostics show besides state and error. An entry named "warning" makes the status a warning."""
         return {}
+
+    def offer(self, kind: Any, name: str, callback: Callable[[Any, Any], Any], group: CallbackGroup | None = None) -> Service:
+        """A service that is there until the node is deactivated; in the group of long work unless another one is given."""
+        service = self.create_service(kind, name, callback, callback_group=group or self.work_group)
+        send = service.send_response
+
+        def answer(response: Any, header: Any) -> None:
+            with contextlib.suppress(InvalidHandle):  # deactivated during the call: nobody can be told any more
+                send(response, header)
+
+        service.send_response = answer
+        self._offered.append(service)
+        return service
+
+    def failed(self, error: Exception) -> str:
+        """Log what a call ran into, with the traceback of what nobody expected; what to answer. Diagnostics show it until `succeeded`."""
+        known = isinstance(error, self.EXPECTED)
+        self._failure = str(error) if known else f"{type(error).__name__}: {error}"
+        self.get_logger().error(self._failure if known else traceback.format_exc())
+        return self._failure
+
+    def succeeded(self) -> None:
+        """The newest call ran into nothing."""
+        self._failure = ""
 
     @property
     def active(self) -> bool:
@@ -181,18 +215,24 @@ class Node(LifecycleNode):
         self._error, self._state = "", after
         return parent(state)
 
-    def publish_diagnostics(self) -> None:
-        if not self.context.ok():
-            return
+    def status(self) -> DiagnosticStatus:
+        """State, and what is wrong, as diagnostics tell it."""
         details = self.report() if self._state in ("inactive", "active") else {}
         level, message = DiagnosticStatus.OK, self._state
+        if self._failure:
+            details["warning"] = f"last call failed: {self._failure}"
         if "warning" in details:
             level, message = DiagnosticStatus.WARN, details["warning"]
         if self._error:
             level, message = DiagnosticStatus.ERROR, self._error
         status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="pcm_ros")
         status.values = [KeyValue(key=key, value=value) for key, value in {"state": self._state, **details}.items()]
-        array = DiagnosticArray(status=[status])
+        return status
+
+    def publish_diagnostics(self) -> None:
+        if not self.context.ok():
+            return
+        array = DiagnosticArray(status=[self.status()])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

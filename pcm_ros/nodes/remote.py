@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from rclpy.callback_groups import CallbackGroup
 from rclpy.client import Client
@@ -409,18 +410,20 @@ class RosWorkcell:
                 return ExecutionResult(ExecutionCode.ERROR, f"{what} rejected the motion: the cell is busy or not active")
             ending = handle.get_result_async()
             try:
-                result = wait(ending, self._motion_timeout, what, alive, lambda: should_stop() or self._should_stop()).result
+                ended = wait(ending, self._motion_timeout, what, alive, lambda: should_stop() or self._should_stop())
             except (Stopped, RemoteError) as error:
                 handle.cancel_goal_async()
                 if isinstance(error, RemoteError) and not alive():
                     raise
-                result = wait(ending, _SAFE_END, what, alive).result
+                ended = wait(ending, _SAFE_END, what, alive)
                 if isinstance(error, RemoteError):
                     return ExecutionResult(ExecutionCode.TIMEOUT, str(error))
         except RemoteError as error:
             return ExecutionResult(ExecutionCode.ERROR, str(error))
-        self._not_before_ns = conversions.nanoseconds_of(result.stamp)
-        return ExecutionResult(ExecutionCode(result.error_code), result.error_msg)
+        finally:  # images of before or during the motion must not be taken for what it led to
+            self._not_before_ns = max(self._not_before_ns, self._node.get_clock().now().nanoseconds)
+        self._not_before_ns = conversions.nanoseconds_of(ended.result.stamp) or self._not_before_ns
+        return _outcome(ended.status, ended.result)
 
     def close(self) -> None:
         self.views.close()
@@ -428,3 +431,13 @@ class RosWorkcell:
             self._node.destroy_subscription(subscription)
         self._node.destroy_publisher(self._taken)
         self._client.destroy()
+
+
+def _outcome(status: int, result: ExecutePickPlace.Result) -> ExecutionResult:
+    """What a driver says of a motion. One that fails itself sends a result that nobody filled in: its code says OK, its status does not."""
+    what = "action 'workcell/execute'"
+    if result.error_code not in set(ExecutionCode):
+        return ExecutionResult(ExecutionCode.ERROR, f"{what} ended with the unknown error_code {result.error_code}: {result.error_msg}")
+    if result.error_code == ExecutionCode.OK and status != GoalStatus.STATUS_SUCCEEDED:
+        return ExecutionResult(ExecutionCode.ERROR, f"{what} ended with status {status} and without a result: see the driver's log")
+    return ExecutionResult(ExecutionCode(result.error_code), result.error_msg)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import inspect
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import yaml
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.service import Service
 from sensor_msgs.msg import Image
+from torch import Tensor
 
 from pcm_ros import msg, srv
 from pcm_ros.bringup import RELATION_SCORER
-from pcm_ros.consensus import Scorer
+from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, load_class, run
@@ -44,14 +43,14 @@ class ScorerNode(Node):
         Parameter("view_timeout", 5.0, "seconds to wait for the image that is asked for", low=0.0, high=60.0, fixed=False),
         Parameter("annotate", True, "whether to publish annotated images", fixed=False),
     )
+    EXPECTED = (InvalidObservation, conversions.InvalidMessage)
 
     def __init__(self) -> None:
         super().__init__("scorer")
         self._scorer: Scorer | None = None
         self._views: ViewBuffer | None = None
-        self._offered: list[Service] = []
         self._known: tuple[msg.Scene, View, Context] | None = None
-        self._calls, self._failure = 0, ""
+        self._calls = 0
 
     def configure(self) -> None:
         self._view = self.value("view")
@@ -60,17 +59,12 @@ class ScorerNode(Node):
         self._annotated = self.create_publisher(Image, "~/annotated", qos_profile_sensor_data)
 
     def activate(self) -> None:
-        self._offered = [self.create_service(srv.ScoreProposals, "~/score", self._score, callback_group=self.work_group)]
+        self.offer(srv.ScoreProposals, "~/score", self._score)
         if hasattr(self._scorer, "assess"):
-            self._offered.append(self.create_service(srv.AssessRelation, "~/assess", self._assess, callback_group=self.work_group))
-
-    def deactivate(self) -> None:
-        for service in self._offered:
-            self.destroy_service(service)
-        self._offered = []
+            self.offer(srv.AssessRelation, "~/assess", self._assess)
 
     def cleanup(self) -> None:
-        self.deactivate()
+        super().cleanup()
         if self._views is not None:
             self._views.close()
             self.destroy_publisher(self._annotated)
@@ -80,9 +74,7 @@ class ScorerNode(Node):
         stamp = self._views.newest_stamp(self._view) if self._views else 0
         age = (self.get_clock().now().nanoseconds - stamp) / 1e9 if stamp else float("inf")
         details = {"scorer": self.value("scorer"), "view": self._view, "calls": str(self._calls), "age of newest image (s)": f"{age:.1f}"}
-        if self._failure:
-            details["warning"] = f"last call failed: {self._failure}"
-        elif self.active and age > 5.0:
+        if self.active and age > 5.0:
             details["warning"] = f"no image of camera '{self._view}' for {age:.0f} s"
         return details
 
@@ -107,18 +99,26 @@ class ScorerNode(Node):
             context = self._planning_context(request.proposals.scene, relation, held, conversions.nanoseconds_of(request.stamp))
             with torch.no_grad():
                 energies = self._scorer.energy(batch, context).detach().to(torch.float64)
+            if energies.shape != (len(batch),):
+                raise ValueError(f"energies of shape {tuple(energies.shape)} for {len(batch)} proposals; one number for each is needed")
             score.energies = conversions.flat(energies)
-            self._failure = ""
+            self.succeeded()
         except Exception as error:  # a user's scorer may raise anything: it is told to the ensemble, which goes on without it
-            score.error = self._failed(error)
+            score.error = self.failed(error)
         else:
             if self.value("annotate") and self._annotated.get_subscription_count():
-                view = context.observation.views[0]
-                picture = displays.annotated(view, context.scene, batch, energies)
-                self._annotated.publish(displays.image_message(picture, view.stamp_ns, f"{view.name}_optical_frame"))
+                self._annotate(context, batch, energies)
         score.seconds = time.monotonic() - start
         self._calls += 1
         return response
+
+    def _annotate(self, context: Context, batch: Batch, energies: Tensor) -> None:
+        view = context.observation.views[0]
+        try:
+            picture = displays.annotated(view, context.scene, batch, energies)
+            self._annotated.publish(displays.image_message(picture, view.stamp_ns, f"{view.name}_optical_frame"))
+        except Exception as error:  # a picture for people must not cost an answer
+            self.get_logger().error(f"the annotated image cannot be drawn: {type(error).__name__}: {error}")
 
     def _assess(self, request: srv.AssessRelation.Request, response: srv.AssessRelation.Response) -> srv.AssessRelation.Response:
         scorer: Any = self._scorer
@@ -129,17 +129,11 @@ class ScorerNode(Node):
             assessment = scorer.assess(context)
             response.logits = conversions.flat(assessment.logits.to(torch.float64))
             response.margins = conversions.flat(assessment.margins.to(torch.float64))
-            self._failure = ""
+            self.succeeded()
         except Exception as error:  # as above
-            response.error_msg = self._failed(error)
+            response.error_msg = self.failed(error)
         self._calls += 1
         return response
-
-    def _failed(self, error: Exception) -> str:
-        known = isinstance(error, (InvalidObservation, conversions.InvalidMessage))
-        self._failure = str(error) if known else f"{type(error).__name__}: {error}"
-        self.get_logger().error(self._failure if known else traceback.format_exc())
-        return self._failure
 
 
 def make_scorer(path: str, view: str, grounders: Sequence[str], options: str) -> Scorer:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from rclpy.service import Service
-
 from pcm_ros import msg, srv
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
@@ -33,7 +31,6 @@ class ServicesNode(Node):
     def __init__(self) -> None:
         super().__init__("services")
         self._workers: dict[str, Worker] = {}
-        self._offered: list[Service] = []
 
     def configure(self) -> None:
         for parameter in ("tasks", "warm_up"):
@@ -51,16 +48,16 @@ class ServicesNode(Node):
         for task in self._tasks:
             worker = Worker(task, waiting, longest, grace, self._tell, log, task.name in self.value("warm_up"))
             self._workers[task.name] = worker
-            self._offered.append(self._offer(worker))
-        self._offered.append(self.create_service(srv.CancelRequest, "~/cancel", self._cancel, callback_group=self.free_group))
+            self._offer(worker)
+        self.offer(srv.CancelRequest, "~/cancel", self._cancel, self.free_group)
 
-    def _offer(self, worker: Worker) -> Service:
+    def _offer(self, worker: Worker) -> None:
         """A service that answers when the worker has an answer.
 
         A coroutine that awaits it would do too, but rclpy's executor goes round and round while one waits; a callback that blocks would
         hold a thread of the executor for each request.
         """
-        service = self.create_service(worker.task.kind, worker.task.service, lambda request, _: request, callback_group=self.free_group)
+        service = self.offer(worker.task.kind, worker.task.service, lambda request, _: request, self.free_group)
         send = service.send_response
 
         def answer_later(request: Any, header: Any) -> None:
@@ -71,18 +68,15 @@ class ServicesNode(Node):
             worker.submit(request, answer)
 
         service.send_response = answer_later
-        return service
 
     def deactivate(self) -> None:
         for worker in self._workers.values():
             worker.close()
         self._workers = {}
-        for service in self._offered:
-            self.destroy_service(service)
-        self._offered = []
+        super().deactivate()
 
     def cleanup(self) -> None:
-        self.deactivate()
+        super().cleanup()
         self.destroy_timer(self._expiry)
         self.destroy_publisher(self._progress)
         self._tasks = []

@@ -17,6 +17,7 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.service import Service
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
@@ -45,7 +46,7 @@ class SimNode(Node):
         self._busy = threading.Lock()  # the physics client serves one thread at a time
         self._observation: Observation | None = None
         self._stamp_ns = 0
-        self._interfaces: list[tuple[Any, Any]] = []
+        self._interfaces: list[Service] = []
         self._moving = False
         self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
 
@@ -56,6 +57,7 @@ class SimNode(Node):
             self._cell = SimWorkcell(self.value("task"), seed=self.value("seed"))
         except (KeyError, ValueError) as error:
             raise ConfigurationError(f"parameters 'task', 'seed': {error}") from error
+        self._untouched = self._observation = None
         cameras = [camera.name for camera in self._cell.world.cameras]
         self._view_publishers = {camera: self.create_publisher(msg.View, view_topic(camera), qos_profile_sensor_data) for camera in cameras}
         self._limits_publisher = self.create_publisher(msg.WorkcellLimits, "workcell/limits", LATCHED)
@@ -63,8 +65,8 @@ class SimNode(Node):
         self._change_publisher = self.create_publisher(Header, SCENE_CHANGED_TOPIC, LATCHED)
         group = self.work_group
         self._interfaces = [
-            (self.destroy_service, self.create_service(srv.ResetScene, "~/reset", self._reset, callback_group=group)),
-            (self.destroy_service, self.create_service(srv.JudgeScene, "~/judge", self._judge, callback_group=group)),
+            self.create_service(srv.ResetScene, "~/reset", self._reset, callback_group=group),
+            self.create_service(srv.JudgeScene, "~/judge", self._judge, callback_group=group),
         ]
         self._server = ActionServer(
             self,
@@ -92,8 +94,8 @@ class SimNode(Node):
             return
         self.destroy_timer(self._timer)
         self._server.destroy()
-        for destroy, interface in self._interfaces:
-            destroy(interface)
+        for service in self._interfaces:
+            self.destroy_service(service)
         for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher, self._change_publisher):
             self.destroy_publisher(publisher)
         with self._busy:

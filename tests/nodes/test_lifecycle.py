@@ -1,0 +1,119 @@
+"""Nodes that are deactivated, cleaned up or given something unusable while they work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from action_msgs.msg import GoalStatus
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from pcm_ros import srv
+from pcm_ros.action import ExecutePickPlace
+from pcm_ros.nodes.lifecycle import Node
+from pcm_ros.nodes.remote import _outcome
+from pcm_ros.tasks.manipulation.workcell import ExecutionCode
+
+
+class Slow(Node):
+    """Answers when it is let, and tells of its calls as all nodes do."""
+
+    EXPECTED = (KeyError,)
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.begun, self.let = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def activate(self) -> None:
+        self.offer(srv.JudgeScene, "~/work", self._work)
+
+    def _work(self, _: srv.JudgeScene.Request, response: srv.JudgeScene.Response) -> srv.JudgeScene.Response:
+        self.begun.set()
+        self.let.wait(20)
+        if self.error is None:
+            self.succeeded()
+        else:
+            response.error_msg = self.failed(self.error)
+        response.holds = self.error is None
+        return response
+
+
+@pytest.fixture
+def spun(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Slow, Any, threading.Thread]]:
+    """An active node, a client of its service, and the thread that spins both."""
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=[], domain_id=98, signal_handler_options=SignalHandlerOptions.NO)
+    node, asking = Slow(), rclpy.create_node("asking")
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    executor.add_node(asking)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    client = asking.create_client(srv.JudgeScene, "/slow/work")
+    assert client.wait_for_service(20)
+    yield node, client, thread
+    node.let.set()
+    executor.shutdown(timeout_sec=5)
+    rclpy.try_shutdown()
+
+
+def answered(future: Any, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not future.done() and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(future.done())
+
+
+def test_a_node_that_is_deactivated_during_a_call_goes_on(spun: tuple[Slow, Any, threading.Thread]) -> None:
+    node, client, thread = spun
+    lost = client.call_async(srv.JudgeScene.Request())
+    assert node.begun.wait(20)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    node.let.set()
+    assert not answered(lost, 0.5)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert client.wait_for_service(20)
+    assert thread.is_alive()
+    again = client.call_async(srv.JudgeScene.Request())
+    assert answered(again)
+    assert again.result().holds
+
+
+@pytest.mark.parametrize(("error", "told"), [(KeyError("front"), "'front'"), (ZeroDivisionError("oh"), "ZeroDivisionError: oh")])
+def test_what_a_call_ran_into_is_told_until_the_next_one_succeeds(
+    spun: tuple[Slow, Any, threading.Thread], error: Exception, told: str
+) -> None:
+    node, client, _ = spun
+    node.let.set()
+    node.error = error
+    call = client.call_async(srv.JudgeScene.Request())
+    assert answered(call)
+    assert (call.result().holds, call.result().error_msg) == (False, told)
+    assert node.status().message == f"last call failed: {told}"
+    node.error = None
+    assert answered(client.call_async(srv.JudgeScene.Request()))
+    assert node.status().message == "active"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (GoalStatus.STATUS_SUCCEEDED, 0, ExecutionCode.OK),
+        (GoalStatus.STATUS_ABORTED, 0, ExecutionCode.ERROR),
+        (GoalStatus.STATUS_UNKNOWN, 0, ExecutionCode.ERROR),
+        (GoalStatus.STATUS_ABORTED, 1, ExecutionCode.GRASP_FAILED),
+        (GoalStatus.STATUS_ABORTED, 999, ExecutionCode.ERROR),
+    ],
+)
+def test_only_a_driver_that_says_so_has_moved_well(status: int, code: int, expected: ExecutionCode) -> None:
+    result = _outcome(status, ExecutePickPlace.Result(error_code=code))
+    assert result.code == expected
+    assert bool(result.message) == (code == 999 or expected == ExecutionCode.ERROR)
