@@ -139,7 +139,7 @@ def read_parameters(path: Path) -> dict[str, dict[str, Any]]:
     """Node name -> parameters of a ROS parameter file. Raises LaunchError: it is missing or of another form."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LaunchError(f"parameter file '{path}' cannot be read: {error}") from error
     try:
         return {str(name): dict(section["ros__parameters"] or {}) for name, section in content.items()}
@@ -218,7 +218,7 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _integer(name: str, text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**63:
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
         raise LaunchError(f"argument '{name}' is '{text}'; allowed: a whole number from 0 to 2**63 - 1")
     return int(text)
 

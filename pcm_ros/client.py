@@ -8,10 +8,10 @@ with ManipulationClient() as client:
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -132,8 +132,15 @@ class RosClient:
         self._thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        while self._context.ok():
+            try:
+                self._executor.spin()
+                return
+            except ExternalShutdownException:
+                return
+            except Exception:  # of a user's callback: whoever waits must still hear of the end
+                if self._context.ok():
+                    self.node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
 
     def wait(
         self,

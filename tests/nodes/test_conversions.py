@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,25 @@ def test_impossible_limits_are_named() -> None:
     message.workspace_max.x = -1.0
     with pytest.raises(conversions.InvalidMessage, match="workspace_min"):
         conversions.limits_from_message(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"reach": (0.0, 0.0)}, "reach"),
+        ({"reach": (2.0, 1.0)}, "reach"),
+        ({"reach": (0.0, float("nan"))}, "reach"),
+        ({"forward": (0.0, 0.0), "left": (0.0, 0.0)}, "unit vectors"),
+        ({"forward": (float("nan"), 0.0)}, "unit vectors"),
+        ({"workspace_max": (1.0, 1.0, float("inf"))}, "finite"),
+        ({"base_position": (float("nan"), 0.0, 0.0)}, "finite"),
+    ],
+)
+def test_a_cell_is_not_described_by_what_nobody_filled_in(change: dict[str, tuple[float, ...]], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        replace(LIMITS, **change)
+    with pytest.raises(ValueError, match="opens"):
+        Gripper(max_opening=0.0)
 
 
 @pytest.mark.parametrize("kind", list(RelationKind))

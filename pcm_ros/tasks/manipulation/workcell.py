@@ -6,6 +6,7 @@ Units are SI, angles radians; the world frame has z up (REP-103). Optical frames
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -217,6 +218,9 @@ class Gripper:
     def __post_init__(self) -> None:
         if self.kind not in ("parallel", "suction"):
             raise ValueError(f"gripper.kind is '{self.kind}'; allowed: 'parallel', 'suction'")
+        sizes = (self.finger_thickness, self.finger_width, self.finger_length, *self.palm_size)
+        if not (0 < self.max_opening < math.inf and all(0 <= size < math.inf for size in sizes)):
+            raise ValueError(f"the gripper opens {self.max_opening} m, its sizes are {sizes} m; allowed: > 0, and >= 0")
 
 
 @dataclass(frozen=True)
@@ -244,8 +248,15 @@ class WorkcellLimits:
         low, high = np.asarray(self.workspace_min), np.asarray(self.workspace_max)
         if low.shape != (3,) or high.shape != (3,) or not (low < high).all():
             raise ValueError(f"workspace_min {self.workspace_min} must be below workspace_max {self.workspace_max} in x, y and z")
-        if abs(np.dot(self.forward, self.left)) > 1e-6:
-            raise ValueError(f"forward {self.forward} and left {self.left} must be perpendicular")
+        if not np.isfinite([*low, *high, *self.base_position]).all():
+            raise ValueError(
+                f"workspace {self.workspace_min} to {self.workspace_max} and base_position {self.base_position} must be finite"
+            )
+        if not 0 <= self.reach[0] < self.reach[1] < math.inf:
+            raise ValueError(f"reach is {self.reach}; allowed: 0 <= least < greatest, metres")
+        axes = np.array([self.forward, self.left], dtype=np.float64)
+        if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-6):
+            raise ValueError(f"forward {self.forward} and left {self.left} must be perpendicular unit vectors")
 
 
 @runtime_checkable
