@@ -24,6 +24,8 @@ LAUNCHER_VARIABLE = "PCM_LAUNCHER_PID"
 _STATE_AFTER = {
     Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
     Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+    Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
 }
 _ASK_AGAIN = 2.0  # seconds
 
@@ -88,7 +90,7 @@ class Lifecycle:
         return bool(self._changing.service_is_ready() and self._asking.service_is_ready())
 
     def request(self, transition: int) -> None:
-        """Ask for a transition: Transition.TRANSITION_CONFIGURE or TRANSITION_ACTIVATE."""
+        """Ask for a transition: one of Transition.TRANSITION_CONFIGURE, _ACTIVATE, _DEACTIVATE, _CLEANUP."""
         self._transition, self._since, self._state = transition, time.monotonic(), None
         self._answer = self._changing.call_async(ChangeState.Request(transition=Transition(id=transition)))
 

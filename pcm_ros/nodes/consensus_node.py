@@ -155,13 +155,14 @@ class ConsensusNode(Node):
         )
 
     def deactivate(self) -> None:
+        super().deactivate()
         self._ended.set()
 
     def activate(self) -> None:
         self._ended.clear()
 
     def cleanup(self) -> None:
-        self.deactivate()
+        super().cleanup()
         if not self._parts:
             return
         with self._one_at_a_time:  # a running goal ends first

@@ -423,7 +423,7 @@ class RosWorkcell:
         finally:  # images of before or during the motion must not be taken for what it led to
             self._not_before_ns = max(self._not_before_ns, self._node.get_clock().now().nanoseconds)
         self._not_before_ns = conversions.nanoseconds_of(ended.result.stamp) or self._not_before_ns
-        return _outcome(ended.status, ended.result)
+        return execution_result(ended.status, ended.result)
 
     def close(self) -> None:
         self.views.close()
@@ -433,7 +433,7 @@ class RosWorkcell:
         self._client.destroy()
 
 
-def _outcome(status: int, result: ExecutePickPlace.Result) -> ExecutionResult:
+def execution_result(status: int, result: ExecutePickPlace.Result) -> ExecutionResult:
     """What a driver says of a motion. One that fails itself sends a result that nobody filled in: its code says OK, its status does not."""
     what = "action 'workcell/execute'"
     if result.error_code not in set(ExecutionCode):

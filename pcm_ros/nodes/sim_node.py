@@ -17,7 +17,6 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.service import Service
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
@@ -46,7 +45,6 @@ class SimNode(Node):
         self._busy = threading.Lock()  # the physics client serves one thread at a time
         self._observation: Observation | None = None
         self._stamp_ns = 0
-        self._interfaces: list[Service] = []
         self._moving = False
         self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
 
@@ -63,11 +61,6 @@ class SimNode(Node):
         self._limits_publisher = self.create_publisher(msg.WorkcellLimits, "workcell/limits", LATCHED)
         self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
         self._change_publisher = self.create_publisher(Header, SCENE_CHANGED_TOPIC, LATCHED)
-        group = self.work_group
-        self._interfaces = [
-            self.create_service(srv.ResetScene, "~/reset", self._reset, callback_group=group),
-            self.create_service(srv.JudgeScene, "~/judge", self._judge, callback_group=group),
-        ]
         self._server = ActionServer(
             self,
             ExecutePickPlace,
@@ -85,17 +78,19 @@ class SimNode(Node):
         with self._busy:
             self._look()
         self._timer.reset()
+        self.offer(srv.ResetScene, "~/reset", self._reset)
+        self.offer(srv.JudgeScene, "~/judge", self._judge)
 
     def deactivate(self) -> None:
+        super().deactivate()
         self._timer.cancel()
 
     def cleanup(self) -> None:
         if self._cell is None:
             return
+        super().cleanup()
         self.destroy_timer(self._timer)
         self._server.destroy()
-        for service in self._interfaces:
-            self.destroy_service(service)
         for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher, self._change_publisher):
             self.destroy_publisher(publisher)
         with self._busy:
@@ -176,9 +171,6 @@ class SimNode(Node):
     # For tests and benchmarks
 
     def _reset(self, request: srv.ResetScene.Request, response: srv.ResetScene.Response) -> srv.ResetScene.Response:
-        if not self.active:
-            response.error_msg = INACTIVE
-            return response
         try:
             with self._busy:
                 if self._untouched == (request.seed, request.task):
@@ -198,9 +190,6 @@ class SimNode(Node):
         return response
 
     def _judge(self, request: srv.JudgeScene.Request, response: srv.JudgeScene.Response) -> srv.JudgeScene.Response:
-        if not self.active:
-            response.error_msg = INACTIVE
-            return response
         try:
             with self._busy:
                 self._untouched = None  # judging lets the scene settle

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from pcm_ros import srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes.lifecycle import Node
-from pcm_ros.nodes.remote import _outcome
+from pcm_ros.nodes.remote import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
 
 
@@ -114,6 +114,6 @@ def test_what_a_call_ran_into_is_told_until_the_next_one_succeeds(
     ],
 )
 def test_only_a_driver_that_says_so_has_moved_well(status: int, code: int, expected: ExecutionCode) -> None:
-    result = _outcome(status, ExecutePickPlace.Result(error_code=code))
+    result = execution_result(status, ExecutePickPlace.Result(error_code=code))
     assert result.code == expected
     assert bool(result.message) == (code == 999 or expected == ExecutionCode.ERROR)

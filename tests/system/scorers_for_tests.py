@@ -35,6 +35,13 @@ class Raises(Indifferent):
         raise ZeroDivisionError("division by zero in this expert")
 
 
+class CountsWrong(Indifferent):
+    """Gives one energy too many."""
+
+    def energy(self, batch: Batch, context: Any) -> Tensor:
+        return torch.zeros(len(batch) + 1, dtype=torch.float64)
+
+
 class WithWeights(Indifferent):
     """Needs a file of weights."""
 

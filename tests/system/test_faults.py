@@ -15,10 +15,12 @@ import numpy as np
 import psutil
 import pytest
 import rclpy
+from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
 from system_bench import INSTRUCTION, RELATION_SCORER, Bench, own_domain, running_system, write_parameters
 
 from pcm_ros import bringup, msg
@@ -26,7 +28,7 @@ from pcm_ros.client import ManipulationClient
 from pcm_ros.nodes.conversions import flat
 from pcm_ros.nodes.discovery import Repeated
 from pcm_ros.nodes.views import view_topic
-from pcm_ros.processes import BringupError, RunningNode, RunningSystem
+from pcm_ros.processes import BringupError, Lifecycle, RunningNode, RunningSystem
 
 CAMERAS = ("front", "top")
 pytestmark = pytest.mark.timeout(600)  # a busy machine is no failure
@@ -55,8 +57,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     scorers = {f"scorer_{view}": {**RELATION_SCORER, "view": view} for view in CAMERAS}
     scorers["scorer_nan"] = {"scorer": "scorers_for_tests:SaysNan", "view": "front"}
     scorers["scorer_raises"] = {"scorer": "scorers_for_tests:Raises", "view": "front"}
+    scorers["scorer_counts"] = {"scorer": "scorers_for_tests:CountsWrong", "view": "front"}
     raw = {view_topic(camera): f"raw/{camera}" for camera in CAMERAS}
-    file = write_parameters(folder / "parameters.yaml", scorers, quorum=0.5, iterations=3, attempts=1, view_timeout=5.0)
+    file = write_parameters(folder / "parameters.yaml", scorers, quorum=0.4, iterations=3, attempts=1, view_timeout=5.0)
     with running_system(folder, file, raw) as running:
         yield running
 
@@ -85,7 +88,8 @@ def zero_depth(view: msg.View) -> msg.View:
     return view
 
 
-def test_scorers_that_raise_or_say_nan_are_left_out_and_named(bench: Bench) -> None:
+def test_scorers_that_raise_or_say_nan_or_count_wrong_are_left_out_and_named(bench: Bench) -> None:
+    looked_at = bench.client.node.create_subscription(Image, "scorer_counts/annotated", lambda _: None, qos_profile_sensor_data)
     outcome, states = bench.manipulate()
     planning = [state for state in states if state.phase == "planning"]
     assert planning and outcome.error != "ERROR"
@@ -93,6 +97,9 @@ def test_scorers_that_raise_or_say_nan_are_left_out_and_named(bench: Bench) -> N
         dropped = dict(zip(state.dropped, state.dropped_reasons, strict=True))
         assert "NaN" in dropped["scorer_nan"]
         assert "ZeroDivisionError: division by zero in this expert" in dropped["scorer_raises"]
+        assert "energies of shape (129,) for 128 proposals" in dropped["scorer_counts"] or "(130,) for 129" in dropped["scorer_counts"]
+    bench.client.node.destroy_subscription(looked_at)
+    assert not bench.running.ended()
 
 
 @pytest.mark.parametrize("fault", [stop, wrong_encoding, zero_depth])
@@ -135,6 +142,27 @@ def test_parameter_out_of_range_is_refused_at_run_time(bench: Bench) -> None:
     refused = result_of(-1.0)
     assert not refused.successful and "view_timeout" in refused.reason
     assert result_of(3.0).successful
+
+
+def test_nodes_that_are_configured_again_work_as_before(bench: Bench) -> None:
+    """The simulator forgets what it was asked before, and the consensus node waits for nobody whom it has met since."""
+    asked = bench.client.reset(5, "relations-1")
+    bench.manipulate(asked)  # all have met
+    asked = bench.client.reset(5, "relations-1")
+    for name in ("sim", "consensus"):
+        lifecycle = Lifecycle(bench.client.node, name)
+        for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+            lifecycle.request(getattr(Transition, f"TRANSITION_{transition}"))
+            deadline = time.monotonic() + 120
+            while not lifecycle.decided():
+                assert time.monotonic() < deadline, (name, transition)
+                time.sleep(0.02)
+            assert lifecycle.outcome(), (name, transition)
+        lifecycle.close()
+    assert bench.client.reset(5, "relations-1") == asked
+    start = time.monotonic()
+    bench.manipulate(asked)
+    assert time.monotonic() - start < 50  # startup_timeout is 60
 
 
 def test_nodes_end_with_code_0_and_none_is_left(bench: Bench) -> None:
@@ -201,6 +229,8 @@ def test_parameter_out_of_range_ends_the_node_with_code_2(words: list[str], text
         (["manipulation", "scene=3"], "not of the form name:=value"),
         (["manipulation", "seed:=-3"], "argument 'seed' is '-3'"),
         (["manipulation", "views:=moon"], "argument 'views' names ['moon']"),
+        (["manipulation", "seed:=²"], "argument 'seed' is '²'"),
+        (["manipulation", f"config:={sys.executable}"], "cannot be read"),
         (["manipulation", "config:=missing.yaml"], "parameter file 'missing.yaml' cannot be read"),
     ],
 )

@@ -40,8 +40,7 @@ _PLACE = re.compile(
 _DISTANCE = re.compile(r"\d+ ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$")
 _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
-_VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some")
-_UNCOUNTED = ("rest", "pair", "everything", "either", "all")
+_VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some", "rest", "pair", "everything", "either")
 _ORDINALS = ("second", "third", "fourth", "fifth", "next")
 # Words in -s that name one object.
 _ONE_OBJECT = ("lens", "canvas", "atlas", "scissors", "pliers", "tongs", "tweezers", "series", "headphones", "binoculars", "trousers")
@@ -331,7 +330,7 @@ class _Reader:
         """The words as one phrase. Raises InstructionError for what would be guessed."""
         text = " ".join(words)
         head = re.split(r" (?:with|without|of|for|other than)\b", text)[0].split()
-        if (head[0] in _VAGUE and len(words) > 1) or head[0] in _UNCOUNTED:
+        if head[0] in _VAGUE:
             raise self._error(f"'{head[0]}' is not understood: say how many, or 'all'", start)
         if any(a in _ORDINALS and size_word(b) is not None for a, b in itertools.pairwise(head)):
             raise self._error(f"'{text}': only the largest or smallest can be told, not the second", start)
