@@ -10,7 +10,7 @@ import torch
 
 from pcm_ros.consensus.batch import Batch
 from pcm_ros.consensus.energies import ScoreTable
-from pcm_ros.consensus.ensemble import Ensemble
+from pcm_ros.consensus.ensemble import Ensemble, QuorumError
 
 
 class Cascade:
@@ -19,6 +19,9 @@ class Cascade:
     The total of a proposal that reached the end is the sum of its totals in all stages (each normalised over what that stage saw), so
     without normalisation it is exactly that of one ensemble of all the scorers. Proposals that a stage did not pass on get +inf, and NaN
     energies from later scorers. Infeasible ones (+inf) are never passed on; if none is left, later stages are not asked.
+
+    The first stage must have its quorum. A later one that has none is left out, all its scorers are named in `ScoreTable.dropped`, and
+    what it was to judge goes on with the totals it had: dear experts refine a decision, they are no condition of one.
 
     Args:
         stages: (ensemble, keep) in order. keep = how many proposals this stage passes on: an int >= 1, a float in (0, 1] = share of the
@@ -37,8 +40,19 @@ class Cascade:
             if keep is not None and (isinstance(keep, bool) or not keep > 0 or (isinstance(keep, float) and keep > 1)):
                 raise ValueError(f"keep of stage {number} is {keep}; allowed: an int >= 1, a share in (0, 1], or None for all")
 
-    def score(self, batch: Batch, context: Any) -> ScoreTable:
-        """Like `Ensemble.score`. Raises QuorumError if any stage that is asked has no quorum."""
+    def score(self, batch: Batch, context: Any, incumbents: int = 0) -> ScoreTable:
+        """Like `Ensemble.score`.
+
+        Args:
+            incumbents: the last so many rows are passed on by every stage as long as they are feasible, beside the `keep` best of the
+                others: cheap scorers alone must not depose what all stages held to be best before.
+
+        Raises:
+            QuorumError: the first stage has no quorum.
+            ValueError: incumbents are not 0..N.
+        """
+        if not 0 <= incumbents <= len(batch):
+            raise ValueError(f"incumbents is {incumbents}; allowed: 0..{len(batch)}, the proposals of the batch")
         energies = torch.full((len(batch), len(self.names)), torch.nan, dtype=torch.float64)
         total = torch.zeros(len(batch), dtype=torch.float64)
         rows = torch.arange(len(batch))
@@ -49,14 +63,22 @@ class Cascade:
             columns = slice(column, column := column + len(ensemble.names))
             if len(rows) == 0:
                 continue
-            table = ensemble.score(batch if len(rows) == len(batch) else batch.select(rows), context)
-            energies[rows, columns] = table.energies
-            total[rows] += table.total
-            dropped.update(table.dropped)
-            seconds.update(table.seconds)
+            try:
+                table = ensemble.score(batch if len(rows) == len(batch) else batch.select(rows), context)
+            except QuorumError as error:
+                if ensemble is self.stages[0][0]:
+                    raise
+                dropped.update({name: error.dropped.get(name, "its stage has no quorum") for name in ensemble.names})
+            else:
+                energies[rows, columns] = table.energies
+                total[rows] += table.total
+                dropped.update(table.dropped)
+                seconds.update(table.seconds)
             limit = len(rows) if keep is None else keep if isinstance(keep, int) else math.ceil(keep * len(batch) - 1e-9)
-            order = total[rows].argsort(stable=True)[:limit]
-            left = rows[order[torch.isfinite(total[rows][order])]].sort().values
+            held = rows >= len(batch) - incumbents
+            others = rows[~held]
+            passed = torch.cat([others[total[others].argsort(stable=True)[:limit]], rows[held]])
+            left = passed[torch.isfinite(total[passed])].sort().values
             total[rows[~torch.isin(rows, left)]] = torch.inf
             rows = left
         weights = torch.cat([ensemble.weights for ensemble, _ in self.stages])

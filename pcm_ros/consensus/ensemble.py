@@ -7,6 +7,7 @@ import math
 import queue
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -101,8 +102,23 @@ class _Worker:
             try:
                 answer.set_result(_answer(self.scorer, batch, context))
             except BaseException as error:
+                log.info("scorer '%s' failed", self.scorer.name, exc_info=error)
+                _forget_frames(error)
                 answer.set_exception(error)
             del job, batch, context, answer  # an idle thread must not keep images alive
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of what the frames of an error hold, images and models among it: whoever keeps the error keeps its text."""
+    met: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in met:
+            met.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]
 
 
 def _close_all(workers: Sequence[_Worker]) -> None:
@@ -213,8 +229,11 @@ class Ensemble:
     def scorers(self) -> tuple[Scorer, ...]:
         return tuple(worker.scorer for worker in self._workers)
 
-    def score(self, batch: Batch, context: Any) -> ScoreTable:
+    def score(self, batch: Batch, context: Any, incumbents: int = 0) -> ScoreTable:
         """Ask every scorer about every proposal. Calls from several threads take turns.
+
+        Args:
+            incumbents: of no effect here, where all see all; see `Cascade.score`.
 
         Raises:
             QuorumError: fewer scorers than the quorum gave energies.
@@ -246,7 +265,7 @@ class Ensemble:
                         gradients[name] = answer.gradient
                 else:
                     failures[n] = f"{type(error).__name__}: {error}"
-                    log.warning("scorer '%s' is left out: %s", name, failures[n], exc_info=error)
+                    log.warning("scorer '%s' is left out: %s", name, failures[n])
             except TimeoutError:
                 failures[n] = f"no answer within {self.timeout:g} s"
             except InvalidEnergies as invalid:

@@ -122,7 +122,11 @@ class Consensus:
     Args:
         generator: proposes. ensemble: scores. strategy: learns. stop: ends.
         keep_leader: judge the leader of earlier rounds again beside the new proposals. False where a round's proposals replace those of
-            the one before (a gradient's steps, the steps of a diffusion); leader and best are then those of the round.
+            the one before (a gradient's steps, the steps of a diffusion) or contain what is left of it (a beam); leader and best are
+            then those of the round, and there is no gain to have patience for.
+
+    Raises:
+        ValueError: keep_leader is False, and `stop` has a patience.
     """
 
     def __init__(
@@ -130,6 +134,8 @@ class Consensus:
     ) -> None:
         self.generator, self.ensemble, self.strategy, self.stop = generator, ensemble, strategy, stop or Stop()
         self.keep_leader = keep_leader
+        if self.stop.patience is not None and not keep_leader:
+            raise ValueError(f"patience is {self.stop.patience} without keep_leader: gains are over the leader; remedy: patience=None")
 
     def iterate(self, context: Any, seed: int, state: Any = None) -> Iterator[Iteration]:
         """Yield each iteration as it ends. Whoever stops asking has cancelled: nothing goes on in the background.
@@ -152,7 +158,7 @@ class Consensus:
             if champion is not None:
                 batch = batch.joined(champion)
             clock.append(time.perf_counter())
-            table = self.ensemble.score(batch, context)
+            table = self.ensemble.score(batch, context, incumbents=0 if champion is None else 1)
             if batch.parameters.requires_grad:
                 batch = batch.detached()  # the gradients are in the table: nobody who keeps the iteration keeps the graph
             clock.append(time.perf_counter())

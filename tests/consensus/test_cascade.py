@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from quadratic_bowl import Says, batch_of, reads_column
 
-from pcm_ros.consensus import Cascade, Ensemble
+from pcm_ros.consensus import Cascade, Ensemble, QuorumError
 
 matrices = hnp.arrays(np.float64, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(-100, 100))
 
@@ -66,6 +66,38 @@ def test_a_share_is_of_the_whole_batch_and_dropped_scorers_are_reported() -> Non
     assert table.dropped == {"c": "OSError: gone"}
     assert table.counted == (0, 1)
     assert set(table.seconds) == {"a", "b"}
+
+
+def test_a_later_stage_that_fails_as_a_whole_is_left_out() -> None:
+    def broken(_: object) -> None:
+        raise OSError("gone")
+
+    twin = Ensemble([Says("twin", broken)], quorum=1)
+    with Cascade([(Ensemble([reads_column("a", 0)]), 3), (twin, 2), (Ensemble([reads_column("b", 0)]), None)]) as cascade:
+        table = cascade.score(batch_of(torch.arange(8.0)[:, None]), None)
+    assert table.dropped == {"twin": "OSError: gone"}
+    assert table.total[:2].tolist() == [0.0, 2.0]
+    assert torch.isinf(table.total[2:]).all()
+    assert torch.isnan(table.energies[:, 1]).all()
+    assert table.counted == (0, 2)
+
+
+def test_a_first_stage_without_quorum_is_an_error() -> None:
+    def broken(_: object) -> None:
+        raise OSError("gone")
+
+    stages = [(Ensemble([Says("a", broken)]), 3), (Ensemble([reads_column("b", 0)]), None)]
+    with Cascade(stages) as cascade, pytest.raises(QuorumError, match="gone"):
+        cascade.score(batch_of(torch.arange(8.0)[:, None]), None)
+
+
+def test_feasible_incumbents_pass_every_stage() -> None:
+    wall = Says("wall", lambda b: torch.where(b.parameters[:, 0] > 8, torch.inf, 0.0))
+    with Cascade([(Ensemble([reads_column("a", 0), wall]), 1), (Ensemble([reads_column("b", 0)]), 1)]) as cascade:
+        table = cascade.score(batch_of(torch.tensor([[3.0], [1.0], [9.0], [7.0]])), None, incumbents=2)
+        assert table.total.tolist() == [torch.inf, 2.0, torch.inf, 14.0]
+        with pytest.raises(ValueError, match=r"incumbents is 5; allowed: 0\.\.4"):
+            cascade.score(batch_of(torch.zeros(4, 1)), None, incumbents=5)
 
 
 @pytest.mark.parametrize("keep", [0, -1, 0.0, 1.5, True])

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -122,6 +123,32 @@ def test_a_hung_scorer_is_dropped_then_left_alone_then_welcomed_back() -> None:
             time.sleep(0.01)
     assert not table.dropped
     assert table.total.tolist() == [6.0, 2.0]
+
+
+def test_what_a_failing_scorer_was_shown_is_let_go() -> None:
+    class Picture:
+        pass
+
+    def fails(batch: Batch) -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise OSError("outer") from error
+
+    class Fails(Says):
+        def energy(self, batch: Batch, context: object) -> object:
+            held = context  # noqa: F841 what a frame holds
+            return super().energy(batch, context)
+
+    shown = Picture()
+    gone = weakref.ref(shown)
+    with Ensemble([Fails("broken", fails), reads_column("fine", 0)]) as ensemble:
+        assert ensemble.score(batch_of(torch.zeros(2, 1)), shown).dropped == {"broken": "OSError: outer"}
+        del shown
+        deadline = time.monotonic() + 5  # the worker's thread lets go a moment after it has answered
+        while gone() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert gone() is None
 
 
 def test_a_hung_scorer_does_not_keep_the_process_alive() -> None:

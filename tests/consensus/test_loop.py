@@ -134,7 +134,25 @@ def test_a_cascade_takes_the_place_of_an_ensemble() -> None:
     cascade = Cascade([(Ensemble([Bowl("cheap", [0.3, 0.3])]), 16), (Ensemble([dear]), None)])
     last = Consensus(UniformThenGaussian(), cascade, CrossEntropy(minimum_std=1e-4), never).run(None, 1)
     assert (last.leader.parameters[0] - 0.3).abs().max() < 0.05
-    assert max(dear.batch_sizes) == 16
+    assert max(dear.batch_sizes) == 17, "the leader beside the sixteen best of the others"
+
+
+def test_cheap_scorers_alone_do_not_depose_the_leader() -> None:
+    """What the dear one holds to be best is the cheap one's last choice: it would be cut off in every later round."""
+    dear, cheap = Bowl("dear", [1.0, 1.0], scale=5.0), Bowl("cheap", [-1.0, -1.0])
+    cascade = Cascade([(Ensemble([cheap]), 4), (Ensemble([dear]), None)])
+    before = None
+    for iteration in Consensus(UniformThenGaussian(), cascade, CrossEntropy(), never).iterate(None, 3):
+        assert len(iteration.leader_energies) == 2
+        if before is not None:
+            assert iteration.leader_energy <= float(iteration.table.total[-1]) < float("inf")
+            assert iteration.leader_energy <= before, "not normalised: totals of two rounds can be compared"
+        before = iteration.leader_energy
+
+
+def test_patience_needs_a_leader() -> None:
+    with pytest.raises(ValueError, match="patience is 2 without keep_leader"):
+        Consensus(UniformThenGaussian(), Ensemble([Bowl("a", [0.0, 0.0])]), CrossEntropy(), Stop(patience=2), keep_leader=False)
 
 
 def test_it_starts_where_it_is_told() -> None:

@@ -210,7 +210,8 @@ class Solver:
         room = self.generator.model.context // 2
         if len(self.generator.model.encode(text)) > room:
             raise UnusableQuestion(f"the question is longer than the {room} tokens that the model can read; remedy: a shorter one")
-        consensus = Consensus(self.generator, self.ensemble, self.beam, Stop(MOST_STEPS, agreement=None))
+        # The generator proposes complete beams again itself; one that the engine adds would have its votes twice.
+        consensus = Consensus(self.generator, self.ensemble, self.beam, Stop(MOST_STEPS, agreement=None), keep_leader=False)
         found = _Found()
         state: BeamState | None = None
         reason = "steps"
