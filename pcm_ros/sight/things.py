@@ -230,7 +230,7 @@ def motion_of(middles: Floats, aspect: float = 4 / 3) -> tuple[Floats, npt.NDArr
 
     Returns:
         (M,) probabilities, a logistic function of how far the middle gets from where it was in the first frames, and (M,) the first frame
-        from which it is farther than half of that.
+        from which it is farther than a quarter of the farthest.
     """
     frames, count = middles.shape[:2]
     moves, onset = np.zeros(count), np.full(count, frames, dtype=np.int64)

@@ -1,8 +1,9 @@
 """What a goal says by itself, before anything is looked at: whether its relations can hold together, and in which order to make them true.
 
 An arrangement of boxes is looked for that fulfils all of them. A mixed-integer linear program: every phrase is a small box with unknown
-middle; relations are linear constraints on the middles (in their widest reading: a cone of 45 degrees, centres over each other); boxes that
-are not in each other do not overlap. What has no solution with small boxes and no walls has none on a table.
+middle; relations are linear constraints on the middles (in their widest reading: a cone of 45 degrees, centres over each other); what
+carries several boxes is as wide as a row of them; boxes that are not in each other do not overlap. What has no solution with small boxes
+and no walls has none on a table.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SEPARATE = EDGE - 0.015
 # Boxes that carry the same box overlap below its middle: of two that do not, neither carries most of it.
 SEPARATE_CARRIERS = EDGE + 0.005
 _SPAN = 1.5
-_SECONDS = 2.0
+# Where the search gives up, and the goal counts as possible: a number of steps, not a time, so that every machine says the same.
+_NODES = 2000
 
 _LEFT, _FORWARD, _UP = range(3)
 _DIRECTIONS = {
@@ -86,7 +88,7 @@ class _Program:
             integrality=integrality,
             bounds=Bounds(low, high),
             constraints=LinearConstraint(matrix, np.array([bound for _, bound in self.rows])),
-            options={"time_limit": _SECONDS},
+            options={"node_limit": _NODES},
         )
         return bool(result.status != 2)
 
@@ -99,21 +101,27 @@ def can_hold_together(relations: Sequence[Relation]) -> bool:
     relations = [relation for relation in relations if relation.nouns[0].quantifier != Quantifier.COUNT]
     names = list(dict.fromkeys(phrase for relation in relations for phrase in relation.phrases))
     program = _Program(len(names))
-    touching: set[frozenset[str]] = set()
-    carriers: dict[str, set[str]] = {}
+    touching = {frozenset(relation.phrases) for relation in relations if relation.kind in SUPPORT}
+    beside = {frozenset((r.subject, reference)) for r in relations if r.kind not in SUPPORT for reference in r.references}
+    if touching & beside:  # nothing is beside what carries it
+        return False
+    carried: dict[str, set[str]] = {}
     for relation in relations:
-        _constrain(program, relation, [names.index(phrase) for phrase in relation.phrases])
-        if relation.kind == RelationKind.ON:
-            carriers.setdefault(relation.references[0], set()).add(relation.subject)
         if relation.kind in SUPPORT:
-            touching.add(frozenset(relation.phrases))
+            carried.setdefault(relation.references[0], set()).add(relation.subject)
+    on = {(relation.references[0], relation.subject) for relation in relations if relation.kind == RelationKind.ON}
+    for relation in relations:
+        load = len(carried.get(relation.references[0], ()))
+        _constrain(program, relation, [names.index(phrase) for phrase in relation.phrases], load)
     # The cheap part first: most goals are consistent, most contradictions are in the relations themselves.
     if not relations or not program.solvable():
         return not relations
     for a, first in enumerate(names):
         for b in range(a):
-            if frozenset((first, names[b])) not in touching and not _may_be_same(first, names[b]):
-                both_carry = carriers.get(first, set()) & carriers.get(names[b], set())
+            second = names[b]
+            on_one = any(first in loads and second in loads for loads in carried.values())  # there is room for both
+            if frozenset((first, second)) not in touching and not on_one and not _may_be_same(first, second):
+                both_carry = any((first, name) in on and (second, name) in on for name in names)
                 _keep_apart(program, a, b, SEPARATE_CARRIERS if both_carry else SEPARATE)
     return program.solvable()
 
@@ -138,7 +146,8 @@ def _difference(a: int, b: int, axis: int, sign: float = 1.0) -> _Row:
     return {3 * a + axis: sign, 3 * b + axis: -sign}
 
 
-def _constrain(program: _Program, relation: Relation, boxes: Sequence[int]) -> None:
+def _constrain(program: _Program, relation: Relation, boxes: Sequence[int], load: int) -> None:
+    """Add a relation between boxes; load: how many boxes the reference carries."""
     kind, subject, reference = relation.kind, boxes[0], boxes[1]
     if kind in _DIRECTIONS:
         axis, sign = _DIRECTIONS[kind]
@@ -149,7 +158,7 @@ def _constrain(program: _Program, relation: Relation, boxes: Sequence[int]) -> N
             program.at_least({**{key: CONE_SLOPE * value for key, value in ahead.items()}, **across}, 0.0)
     elif kind in SUPPORT:
         for axis in (_LEFT, _FORWARD):
-            program.within(_difference(subject, reference, axis), EDGE / 2)
+            program.within(_difference(subject, reference, axis), load * EDGE / 2)
         lowest, highest = RESTING if kind == RelationKind.ON else (NESTED, RESTING[1])
         program.at_least(_difference(subject, reference, _UP), lowest)
         program.at_least(_difference(subject, reference, _UP, -1.0), -highest)

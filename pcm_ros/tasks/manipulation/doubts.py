@@ -14,7 +14,7 @@ from pcm_ros.tasks.manipulation.context import Context, Target
 from pcm_ros.tasks.manipulation.goal import Quantifier, RelationKind
 from pcm_ros.tasks.manipulation.grasps import plan_grasps
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
-from pcm_ros.tasks.manipulation.relation_scorer import degrees, fit_logit, fit_probability, log_odds, predicted_margins
+from pcm_ros.tasks.manipulation.relation_scorer import degrees, fit_logit, fitting_numbers, log_odds, predicted_margins
 from pcm_ros.tasks.manipulation.situation import Situation
 from pcm_ros.tasks.manipulation.world_model import world_model
 
@@ -73,11 +73,11 @@ class Doubts:
         noun = relation.nouns[0]
         if not relation.plural or relation.subject in self._numbered or noun.count == 0:
             return None
-        fitting = len(scene.objects)
-        if not noun.generic:
-            fitting = int((fit_probability(logits[:, 0], scene) > 0.5).sum())
-        if fitting < noun.count or (fitting > noun.count and noun.quantifier == Quantifier.ALL and noun.measure is None):
-            return f"'{relation.subject}' speaks of {noun.count} objects, but {fitting} look like '{noun.text}'; on the table: {there}"
+        fitting, others = fitting_numbers(relation, logits, scene)
+        # "Both mugs left of the red mug" may be said of two or of three mugs; "two mugs left of the red mug" needs two that are not it.
+        exact = noun.quantifier == Quantifier.ALL and noun.measure is None
+        if noun.count not in (fitting, others) if exact else others < noun.count:
+            return f"'{relation.subject}' speaks of {noun.count} objects, but {others} look like '{noun.text}'; on the table: {there}"
         self._numbered.add(relation.subject)
         return None
 

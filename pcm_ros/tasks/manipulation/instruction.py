@@ -9,6 +9,7 @@ The grammar is in `instruction.lark`. Understood are:
   "the mug and the bowl", "and the block behind it" (no verb);
 - "it" = the object moved last; "the other mug" = one not meant before; "the blue one" = of the kind named last;
 - several: "all the red blocks", "every can", "the blocks", "both mugs", "two cans" (at least), for what is moved; "between the two cans";
+- "next to each other": of two objects, the first one next to the second;
 - sizes: "the largest block", "the smaller mug", "the tallest can", "two small blocks": compared among the objects that fit the rest;
 - "in a row": the first and the last object named stay, the others go between them in order; "stack the plate, the bowl and the block":
   the first one named is the lowest; "stack the block on the bowl on the plate".
@@ -28,22 +29,43 @@ from pathlib import Path
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
-from pcm_ros.tasks.manipulation.goal import Goal, NounPhrase, Quantifier, Relation, RelationKind, number_of, singular, size_word
+from pcm_ros.sight.words import COLOUR_NAMES, colour_and_kind
+from pcm_ros.tasks.manipulation.goal import NUMBERS, Goal, NounPhrase, Quantifier, Relation, RelationKind, number_of, singular, size_word
 from pcm_ros.tasks.manipulation.instruction_errors import PHRASES, InstructionError, explained
 
 LENGTH_LIMIT = 500
-_COURTESY_AT_END = re.compile(r"(?:[\s.!?,;]|\b(?:please|thanks|thank\s+you|now)(?=[\s.!?,;]*$))*$", re.IGNORECASE)
+_COURTESY_AT_END = re.compile(
+    r"(?:[\s.!?,;]|\b(?:please|thanks|thank\s+you|now|carefully|gently|slowly|quickly|safely|neatly)(?=[\s.!?,;]*$))*$", re.IGNORECASE
+)
 _PLACE = re.compile(
     r"(?:(?:other|left|right|far|near|opposite|front|back|rear|top|bottom)[ -](?:hand )?)?"
     r"(?:side|left|right|front|back|rear|top|bottom|middle|center|centre|edge|corner|end)(?: of .*)?"
 )
-_DISTANCE = re.compile(r"\d+ ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$")
+_DISTANCE = re.compile(
+    r"\b(?:\d+|few|some|couple of|one|half|"
+    + "|".join(NUMBERS)
+    + r") ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$"
+)
 _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
 _VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some", "rest", "pair", "everything", "either")
 _ORDINALS = ("second", "third", "fourth", "fifth", "next")
 # Words in -s that name one object.
-_ONE_OBJECT = ("lens", "canvas", "atlas", "scissors", "pliers", "tongs", "tweezers", "series", "headphones", "binoculars", "trousers")
+_ONE_OBJECT = frozenset(
+    (  # noqa: SIM905
+        "atlas axis basis bias binoculars canvas chaos chassis cosmos gas headphones iris jeans lens mantis molasses oasis pants pliers "
+        "rhinoceros scissors series shears sunglasses tennis thermos tongs trellis trousers tweezers"
+    ).split()
+)
+# What may stand before a comma inside a phrase, beside sizes and colours ("the shiny, red mug"); of anything else it may be another object.
+_ADJECTIVES = frozenset(
+    (  # noqa: SIM905
+        "bright broken clean cheap dark deep dirty dry dull empty fancy flat full glossy hard heavy hollow light long matte metallic "
+        "narrow new nice old open pale plain pretty rectangular round rusty shallow sharp shiny smooth soft solid spherical square thick "
+        "thin transparent triangular ugly warm wet wide wooden"
+    ).split()
+)
+_EACH_OTHER = ("each other", "one another")
 
 
 def parse(text: str) -> Goal:
@@ -72,7 +94,10 @@ def parse(text: str) -> Goal:
         tree = _parser().parse(body)
     except UnexpectedInput as error:
         raise explained(error, body) from None
-    return Goal(_Reader(body).stages(tree), text)
+    goal = Goal(_Reader(body).stages(tree), text)
+    if "?" in normal[len(body) :] and _is_bare_statement(_tree(tree.children[-1])):
+        raise InstructionError("Questions are not answered, say what shall be", normal, len(body))
+    return goal
 
 
 def render(goal: Goal) -> str:
@@ -107,7 +132,8 @@ class _Reader:
         self.text = text
         self.subjects: list[str] = []
         self.kind: RelationKind | None = None
-        self.last_phrase = ""
+        self.last_subject = ""  # for "one": phrases without quantifier
+        self.last_reference_phrase = ""
         self.named: list[str] = []
         self.last_reference: Tree | None = None
 
@@ -150,7 +176,8 @@ class _Reader:
                 nouns = [_tree(n) for n in child.children if isinstance(n, Tree)] if child.data == "subjects" else [child]
                 self._check_articles(nouns)
                 together = len(nouns) > 1
-                self.subjects = [phrase for noun in nouns for phrase in self._phrases(noun, antecedent, listed=together)]
+                said = [(phrase, noun) for noun in nouns for phrase in self._phrases(noun, antecedent, listed=together)]
+                self.subjects = self._headed(said)
                 self.kind = None
         if tower and not found:
             found = self._tower(content.meta.end_pos)
@@ -192,7 +219,11 @@ class _Reader:
         if self.kind == RelationKind.BETWEEN:
             raise self._error("'between' takes two objects", noun.meta.start_pos)
         self._check_articles([self.last_reference, noun] if self.last_reference else [noun])
-        return self._related(self.kind, [noun], self.subjects)
+        before = self.last_reference_phrase
+        found = self._related(self.kind, [noun], self.subjects)
+        if _only_a_colour(before) and all(colour_and_kind(reference)[0] for relation in found for reference in relation.references):
+            raise self._error(f"The {before} what? Name it: 'the {before} {_head(self.last_reference_phrase)}'", noun.meta.start_pos)
+        return found
 
     def _placed(self, placement: Tree, antecedent: list[str]) -> list[Relation]:
         first = placement.children[0]
@@ -206,11 +237,14 @@ class _Reader:
         return self._related(self.kind, [n for n in placement.children if isinstance(n, Tree) and n.data == "noun"], antecedent)
 
     def _related(self, kind: RelationKind, nouns: list[Tree], antecedent: list[str]) -> list[Relation]:
-        found: list[tuple[str, int]] = []
+        if len(nouns) == 1 and " ".join(map(str, nouns[0].children)).lower() in _EACH_OTHER:
+            return self._beside_each_other(kind, nouns[0].meta.start_pos)
+        said: list[tuple[str, Tree]] = []
         for noun in nouns:
-            partners = [*self.subjects, *(phrase for phrase, _ in found)] if kind == RelationKind.BETWEEN else self.subjects
-            found.extend((phrase, noun.meta.start_pos) for phrase in self._phrases(noun, antecedent, tuple(partners)))
+            partners = [*self.subjects, *(phrase for phrase, _ in said)] if kind == RelationKind.BETWEEN else self.subjects
+            said.extend((phrase, noun) for phrase in self._phrases(noun, antecedent, tuple(partners), reference=True))
         self.last_reference = nouns[-1]
+        found = [(phrase, noun.meta.start_pos) for phrase, (_, noun) in zip(self._headed(said), said, strict=True)]
         for reference, start in found:
             if NounPhrase.read(reference).quantifier != Quantifier.ONE:
                 raise self._error(f"'{reference}' are several objects: name one object for what others are placed by", start)
@@ -226,6 +260,30 @@ class _Reader:
             raise self._error("'between' takes two different objects", nouns[-1].meta.start_pos)
         return [Relation(kind, subject, tuple(references)) for subject in self.subjects]
 
+    def _beside_each_other(self, kind: RelationKind, start: int) -> list[Relation]:
+        """ "A and B next to each other": A next to B."""
+        self._check_single("next to each other", start)
+        if kind != RelationKind.NEXT_TO or len(self.subjects) != 2 or len(set(self.subjects)) != 2:
+            raise self._error("Only two objects, named one by one, can be next to each other", start)
+        return [Relation(kind, self.subjects[0], (self.subjects[1],))]
+
+    def _headed(self, said: list[tuple[str, Tree]]) -> list[str]:
+        """Phrases named together, with the noun that some of them share: "the red and the blue block" -> "red block", "blue block"."""
+        phrases: list[str] = []
+        kind = ""
+        for phrase, noun in reversed(said):
+            colour, own = colour_and_kind(phrase)
+            if own:
+                kind = own if colour else ""
+            elif kind:
+                if phrase in ("lime", "orange") or _is_plural(_head(kind)):
+                    raise self._error(f"The {phrase} what? Name it: 'the {phrase} {kind}'", noun.meta.start_pos)
+                whole = f"{phrase} {kind}"
+                self.named = [whole if name == phrase else name for name in self.named]
+                phrase = whole
+            phrases.insert(0, phrase)
+        return phrases
+
     def _between_two(self, pair: Tree) -> list[Relation]:
         """ "Between the two blocks": between the block and the other block."""
         words = " ".join(str(token) for token in pair.children).lower().split()
@@ -234,7 +292,7 @@ class _Reader:
         one = self._checked([*words[:-1], singular(words[-1])] if _head(" ".join(words)) == words[-1] else words, pair.meta.start_pos)
         if one in self.subjects:
             raise self._error(f"'{one}' cannot be placed relative to itself", pair.meta.start_pos)
-        self.last_phrase = one
+        self.last_reference_phrase = one
         self.named.append(one)
         return [Relation(RelationKind.BETWEEN, subject, (one, f"other {one}")) for subject in self.subjects]
 
@@ -255,17 +313,20 @@ class _Reader:
             reason = f"Is '{noun}' another object? Then say 'the {noun}'; for one object of two colours say 'black-and-white mug'"
             raise self._error(reason, bare[0].meta.start_pos)
 
-    def _phrases(self, noun: Tree, antecedent: list[str], partners: tuple[str, ...] = (), listed: bool = False) -> list[str]:
+    def _phrases(
+        self, noun: Tree, antecedent: list[str], partners: tuple[str, ...] = (), listed: bool = False, reference: bool = False
+    ) -> list[str]:
         """The phrase of a noun in the form that NounPhrase.read takes, or what its pronoun stands for ("them": all).
 
         Args:
             partners: the other phrases of the same relation; "the other mug" is another than those anyway. listed: other nouns stand beside
-                it with "and".
+                it with "and". reference: others are placed by it, rather than it being moved.
         """
         tokens = [token for token in noun.children if isinstance(token, Token)]
         start = noun.meta.start_pos
         if tokens[0].type == "PRONOUN":
             return self._antecedent(str(tokens[0]), antecedent, start)
+        self._check_commas(tokens)
         said = " ".join(str(t) for t in tokens if t.type not in ("ARTICLE", "QUANTITY", "ADJECTIVE_COMMA")).lower()
         words = re.sub(r"\b(other\s+than)\s+(?:the|an?)\b", r"\1", said).split()
         determiner = str(tokens[0]).lower().split()[0] if tokens[0].type in ("ARTICLE", "QUANTITY") else ""
@@ -279,9 +340,8 @@ class _Reader:
             quantifier.append(words[0])
             words = words[1:]
         if words[-1] in ("one", "ones"):
-            if not self.last_phrase:
-                raise self._error(f"'{' '.join(words)}' refers to nothing that was named before", start)
-            words[-1] = singular(_head(self.last_phrase)) if words[-1] == "one" else _several(_head(self.last_phrase))
+            kind = self._kind_of_one(" ".join(words), reference, start)
+            words[-1] = kind if words[-1] == "one" else _several(kind)
         text = self._checked(words, start, quantifier)
         if quantifier and quantifier[0] in ("every", "each"):
             text = re.sub(rf"\b{re.escape(_head(text))}\b", singular(_head(text)), text)
@@ -296,11 +356,32 @@ class _Reader:
             quantifier = ["all"]
         if quantifier and quantifier[-1] in _QUANTIFIERS and quantifier[-1] != "both" and NounPhrase.read(text).measure is not None:
             raise self._error(f"'{' '.join([*quantifier, text])}': sizes are compared, so say how many: 'the two {text}'", start)
-        self.last_phrase = text
+        if reference:
+            self.last_reference_phrase = text
+        else:
+            self.last_subject = text
         phrase = self._excluding(" ".join([*quantifier, text]), partners, start)
         if not phrase.removeprefix("all ").startswith("other ") and " other than " not in phrase:
             self.named.append(phrase)
         return [phrase]
+
+    def _check_commas(self, tokens: list[Token]) -> None:
+        """ "The mug, can" may be two things: refused, not guessed."""
+        for before, token in itertools.pairwise(tokens):
+            word = str(before).lower()
+            if token.type == "ADJECTIVE_COMMA" and not (size_word(word) or word in COLOUR_NAMES or word in _ADJECTIVES):
+                reason = f"Is '{word}' an object? Then say 'the' before each one of the list; if not, leave out the comma behind it"
+                raise self._error(reason, before.start_pos or 0)
+
+    def _kind_of_one(self, phrase: str, reference: bool, start: int) -> str:
+        """What "one" stands for: of what is moved, the kind moved last; of what that is placed by, the kind of both if they are alike."""
+        kinds = [singular(_head(text)) for text in (self.last_subject, self.last_reference_phrase) if text]
+        if not kinds:
+            raise self._error(f"'{phrase}' refers to nothing that was named before", start)
+        if reference and len(set(kinds)) > 1:
+            options = " or ".join(re.sub(r"\bones?$", kind, phrase) for kind in kinds)
+            raise self._error(f"'{phrase}' may be {options}: name it", start)
+        return kinds[0]
 
     def _antecedent(self, pronoun: str, antecedent: list[str], start: int) -> list[str]:
         if not antecedent:
@@ -339,8 +420,8 @@ class _Reader:
             raise self._error(f"'{text}': one word of size in each phrase", start)
         if sizes and head[-1] == sizes[0]:
             raise self._error(f"'{text}': say the {text} of what", start)
-        if head[-1] == "others":
-            raise self._error("'others': say which, as 'the other mugs'", start)
+        if head[-1] in ("others", "another", "other"):
+            raise self._error(f"'{head[-1]}': say which, as 'the other mug'", start)
         return text
 
     def _excluding(self, phrase: str, partners: tuple[str, ...], start: int) -> str:
@@ -367,10 +448,24 @@ def _tree(node: object) -> Tree:
     return node
 
 
+def _is_bare_statement(last: Tree) -> bool:
+    """Whether the end of an instruction says what is, rather than what to do or what shall be."""
+    content = last if last.data == "statement" else _tree(last.children[-1])
+    return (
+        content.data in ("statement", "elliptic")
+        and any(isinstance(t, Token) and t.type == "IS" for t in content.children)
+        and not any(isinstance(t, Token) and t.type == "WISH" for t in content.children)
+    )
+
+
 def _first(noun: Tree) -> Token:
     token = noun.children[0]
     assert isinstance(token, Token)
     return token
+
+
+def _only_a_colour(phrase: str) -> bool:
+    return bool(phrase) and not colour_and_kind(phrase)[1]
 
 
 def _head(phrase: str) -> str:

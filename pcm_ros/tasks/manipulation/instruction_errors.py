@@ -33,6 +33,8 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "if unless until when while",
     ),
     ("'{word}' is not understood: questions are not answered, say what shall be", "what whose how why"),
+    ("'{word}' is not understood: say of each object where it shall be", "too also as again twice respectively"),
+    ("'{word}' is not understood: say what shall be, not what was or may be", "was were been being has have had would could might"),
     ("'{word}' can only stand at the beginning of a phrase", "all every each both any"),
     ("'{word}' is not understood: say 'the largest' or 'the smaller', not larger than what", "than"),
     ("'{word}' is not understood: describe an object by colour, kind, material or size, not by a clause", "that which who where"),

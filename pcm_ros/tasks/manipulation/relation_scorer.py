@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -93,6 +93,21 @@ def noun_probabilities(relation: Relation, logits: Tensor, scene: Scene) -> Tens
         for reference in columns[1:]:
             columns[0] = columns[0] * (1 - reference)
     return torch.stack(columns, dim=1)
+
+
+def fitting_numbers(relation: Relation, logits: Tensor, scene: Scene) -> tuple[int, int]:
+    """How many objects fit the subject's text and are not excluded by it; and how many of those are no reference of the relation.
+
+    Args:
+        logits: (M, T) log-odds of the relation's texts, NaN where unseen.
+    """
+    filled, exclusions = _filled(logits), iter(range(len(relation.nouns), len(relation.texts)))
+    subject, *references = relation.nouns
+    fitting = _meant(replace(subject, measure=None, quantifier=Quantifier.ALL), filled, 0, exclusions, scene)
+    others = fitting
+    for number, noun in enumerate(references, start=1):
+        others = others * (1 - _meant(noun, filled, number, exclusions, scene))
+    return int((fitting > 0.5).sum()), int((others > 0.5).sum())
 
 
 def _meant(noun: NounPhrase, logits: Tensor, column: int, exclusions: Iterator[int], scene: Scene) -> Tensor:
@@ -288,7 +303,7 @@ class RelationScorer:
         rows = torch.arange(len(category))
         own = (ground[rows, category], scene.bottom[rows, category], scene.size[rows, category])
         if relation.kind == RelationKind.BETWEEN:
-            margins = self._between(own[0][:, None, None], scene, ground)
+            margins = self._between(own[0][:, None], own[2][:, None], ground, scene.size)
             logs = logsigmoid(margins) + beliefs[:, 1][None, :, None] + beliefs[:, 2][None, None, :]
             logs = logs.masked_fill(torch.eye(world.count, dtype=torch.bool), -torch.inf)
             logs[rows, category, :] = -torch.inf
@@ -319,7 +334,7 @@ class RelationScorer:
         objects = ground.shape[1]
         same = torch.eye(objects, dtype=torch.bool)
         if relation.kind == RelationKind.BETWEEN:
-            margins = cls._between(ground[:, :, None, None], scene, ground[:, None])
+            margins = cls._between(ground[:, :, None], scene.size[:, :, None], ground[:, None], scene.size[:, None])
             clash = same[:, :, None] | same[:, None, :] | same[None, :, :]
             return margins.masked_fill(clash, -torch.inf)
         offset = ground[:, :, None] - ground[:, None]
@@ -328,12 +343,12 @@ class RelationScorer:
         return relation_margin(relation.kind, offset, height, subject, reference).masked_fill(same, -torch.inf)
 
     @staticmethod
-    def _between(subject: Tensor, scene: PredictedScene, ground: Tensor) -> Tensor:
-        """Margins of a subject at (..., 1, 1, 2) between all pairs of objects at (..., M, 2): (..., M, M)."""
-        first, second = subject - ground[..., :, None, :], subject - ground[..., None, :, :]
-        first, second = torch.broadcast_tensors(first, second)
-        blank = torch.zeros((*first.shape[:-1], 3), dtype=first.dtype)
-        return relation_margin(RelationKind.BETWEEN, first, blank[..., 0], blank, blank, second)
+    def _between(subject: Tensor, extent: Tensor, ground: Tensor, size: Tensor) -> Tensor:
+        """(..., M, M) margins of a subject at (..., 1, 2), extent (..., 1, 3), between all pairs of (..., M, 2), size (..., M, 3)."""
+        offset = subject - ground
+        extent, size = torch.broadcast_tensors(extent, size)
+        first, second = (offset.unsqueeze(-2), extent.unsqueeze(-2), size.unsqueeze(-2)), (offset.unsqueeze(-3), size.unsqueeze(-3))
+        return relation_margin(RelationKind.BETWEEN, first[0], torch.zeros(()), first[1], first[2], *second)
 
 
 def fused_logits(assessments: list[Assessment]) -> Tensor:

@@ -78,6 +78,7 @@ def relation_margin(
     subject_size: Tensor,
     reference_size: Tensor,
     second_offset: Tensor | None = None,
+    second_size: Tensor | None = None,
 ) -> Tensor:
     """How clearly a relation holds: `sigmoid(margin)` is a probability-like degree of truth.
 
@@ -90,13 +91,14 @@ def relation_margin(
         offset: (..., 2) subject's centre minus reference's centre along (left, forward), metres.
         height: (...,) subject's lowest point minus reference's lowest point, metres.
         subject_size, reference_size: (..., 3) extents along (left, forward, up), metres.
-        second_offset: (..., 2) subject's centre minus the second reference's centre; needed by BETWEEN only.
+        second_offset: (..., 2) subject's centre minus the second reference's centre; second_size: (..., 3) its extents. Needed by BETWEEN
+            only.
 
     Returns:
         (...,) margin, dimensionless, at most SATURATION.
 
     Raises:
-        ValueError: BETWEEN without second_offset.
+        ValueError: BETWEEN without second_offset and second_size.
     """
     if kind in _DIRECTIONS:
         ahead, beside = _DIRECTIONS[kind]
@@ -133,18 +135,21 @@ def relation_margin(
             (NEXT_TO_GAP - greatest) / METRES_PER_UNIT, (least + 0.01) / HEIGHT_PER_UNIT, (0.03 - height.abs()) / HEIGHT_PER_UNIT
         )
     if kind == RelationKind.BETWEEN:
-        if second_offset is None:
-            raise ValueError("relation between needs second_offset: the subject's offset from the second reference")
+        if second_offset is None or second_size is None:
+            raise ValueError("relation between needs second_offset and second_size: where the second reference is, and how large")
         segment = offset - second_offset  # from the first reference to the second
         length = segment.square().sum(-1).add(1e-12).sqrt()
         unit = segment / length[..., None]
         along = (offset * unit).sum(-1)
         lateral = (offset[..., 0] * unit[..., 1] - offset[..., 1] * unit[..., 0]).abs()
         low, high = BETWEEN_RANGE
+        # What stands on or in one of the two is not between them.
+        gaps = [footprint_gap(offset, subject_size, reference_size)[0], footprint_gap(second_offset, subject_size, second_size)[0]]
         return _saturated(
             (along - low * length) / METRES_PER_UNIT,
             (high * length - along) / METRES_PER_UNIT,
             (BETWEEN_LATERAL - lateral) / METRES_PER_UNIT,
+            *((gap + 0.015) / HEIGHT_PER_UNIT for gap in gaps),
         )
     raise ValueError(f"relation '{kind}' has no geometry; allowed: {[str(k) for k in RelationKind]}")
 
@@ -153,7 +158,7 @@ def placement_preference(kind: RelationKind, offset: Tensor, subject_size: Tenso
     """Penalty (...,) >= 0 in nats for placements that fulfil a direction but that nobody would choose: far away, or touching.
 
     A tie-breaker beside `relation_margin`, not a part of it: "left of" is true at 40 cm, only worse. 0 for a gap of 2 cm or more and a
-    distance up to FAR; 1 nat per 5 cm beyond, 2 nats for footprints that touch. ON, IN and BETWEEN: 0 at the middle, 1 nat per 5 cm.
+    distance up to FAR; 1 nat per 5 cm beyond, 2 nats for footprints that touch. ON and IN: 0 at the middle, 1 nat per 5 cm. BETWEEN: 0.
 
     Args: as `relation_margin`.
     """

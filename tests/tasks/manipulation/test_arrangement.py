@@ -34,6 +34,8 @@ CONSISTENT = [
     "put the red block on the plate and the block behind the plate",
     "stack the plate, the bowl, the can and the block and put the mug behind the plate",
     "put the mug left of the bowl and the can behind the mug",
+    "put the mug, the can, the block, the bottle and the bowl on the tray",
+    "put the mug, the can and the block on the tray and the mug left of the can and the can left of the block",
 ]
 CONTRADICTORY = {
     "put the mug left of the bowl and the bowl left of the mug": 2,
@@ -46,6 +48,7 @@ CONTRADICTORY = {
     "put the mug on the bowl, the bowl on the can, the can on the mug": 3,
     "put the can in the bowl and the bowl in the can": 2,
     "put the mug on the plate and left of the plate": 2,
+    "put the mug on the tray, the can on the tray, the block on the tray and the mug left of the tray": 2,
     "put the mug left of the bowl and the bowl behind the mug": 2,
     "put the mug on the plate and on the block": 2,
     "put the can behind the mug and the mug on the plate and the can in front of the plate": 3,

@@ -33,10 +33,11 @@ def margin(
     subject: torch.Tensor = MUG,
     reference: torch.Tensor = BOWL,
     second: tuple[float, float] | None = None,
+    second_size: torch.Tensor = BOWL,
 ) -> float:
     offset = torch.tensor([left, forward], dtype=torch.float64)
     other = None if second is None else torch.tensor(second, dtype=torch.float64)
-    return float(relation_margin(kind, offset, torch.tensor(height, dtype=torch.float64), subject, reference, other))
+    return float(relation_margin(kind, offset, torch.tensor(height, dtype=torch.float64), subject, reference, other, second_size))
 
 
 @pytest.mark.parametrize("kind", list(AXES))
@@ -94,11 +95,20 @@ def test_next_to_is_a_small_gap_on_the_same_level() -> None:
 @given(along=st.floats(-0.1, 0.5), lateral=st.floats(-0.2, 0.2))
 def test_between_implies_the_definition(along: float, lateral: float) -> None:
     length = 0.4
-    value = margin(RelationKind.BETWEEN, along, lateral, second=(along - length, lateral))
+    value = margin(RelationKind.BETWEEN, along, lateral, subject=BLOCK, second=(along - length, lateral))
     if value > 0:
         assert 0.2 <= along / length <= 0.8 and abs(lateral) <= 0.05
     if abs(along - length / 2) < 0.02 and abs(lateral) < 0.01:
         assert value > 1
+
+
+def test_what_stands_on_a_reference_is_not_between() -> None:
+    plate = torch.tensor([0.2, 0.2, 0.02], dtype=torch.float64)
+    near, far = 0.08, 0.22  # from the first reference, to a second one 30 cm away
+    assert margin(RelationKind.BETWEEN, near, 0, height=0.02, subject=BLOCK, reference=plate, second=(near - 0.3, 0)) < -3
+    assert margin(RelationKind.BETWEEN, far, 0, height=0.02, subject=BLOCK, second=(far - 0.3, 0), second_size=plate) < -3
+    for along in (near, far):
+        assert margin(RelationKind.BETWEEN, along, 0, subject=BLOCK, reference=BLOCK, second=(along - 0.3, 0), second_size=BLOCK) > 0
 
 
 def test_between_without_second_reference_is_an_error() -> None:
@@ -110,7 +120,7 @@ def test_between_without_second_reference_is_an_error() -> None:
 @pytest.mark.parametrize("kind", list(RelationKind))
 def test_margins_are_finite_and_have_finite_gradients(kind: RelationKind, left: float, forward: float, height: float) -> None:
     offset = torch.tensor([[left, forward]], dtype=torch.float64, requires_grad=True)
-    value = relation_margin(kind, offset, torch.tensor([height], dtype=torch.float64), MUG, BOWL, offset - 0.3)
+    value = relation_margin(kind, offset, torch.tensor([height], dtype=torch.float64), MUG, BOWL, offset - 0.3, BLOCK)
     value.sum().backward()
     assert torch.isfinite(value).all() and torch.isfinite(offset.grad).all()  # type: ignore[arg-type]
 
