@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pybullet
 
+from pcm_ros.evidence import rate
 from pcm_ros.sim.benchmark_tasks import FreeTask, achievable, achievable_spots
 from pcm_ros.sim.objects import WALL
 from pcm_ros.sim.workcell import SimWorkcell
@@ -145,14 +146,6 @@ def _spot_that_leaves_room(
     return order[0]
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95% Wilson interval of a rate."""
-    z, n = 1.96, max(trials, 1)
-    rate = successes / n
-    middle, spread = rate + z * z / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return float((middle - spread) / (1 + z * z / n)), float((middle + spread) / (1 + z * z / n))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trials, print and write the result. Exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{name} {seed}: {reason}")
         cell.close()
         successes = sum(bool(record["success"]) for record in records if record["name"] == name)
-        low, high = wilson(successes, options.trials)
-        results[name] = {"value": successes / options.trials, "low": low, "high": high, "n": options.trials}
-        print(f"{name}: {successes} of {options.trials} ({100 * low:.1f} to {100 * high:.1f} %)")
+        share = rate([True] * successes + [False] * (options.trials - successes))
+        results[name] = share.as_json()
+        print(f"{name}: {successes} of {options.trials} ({100 * share.low:.1f} to {100 * share.high:.1f} %)")
     if options.json:
         report = {
             "command": " ".join(sys.argv),

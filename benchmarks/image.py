@@ -33,9 +33,8 @@ from torch.nn import functional
 
 from pcm_ros.benchmarks.picture_judge import PictureJudge
 from pcm_ros.benchmarks.picture_prompts import CATEGORIES, Asked, ask, fulfilled, things_fulfilled
-from pcm_ros.evidence import Document, Estimate, mean, quantile, rate, run_bench
-from pcm_ros.evidence.document import Record
-from pcm_ros.evidence.intervals import paired
+from pcm_ros.evidence import Document, Estimate, mean, paired, quantile, rate, run_bench
+from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.embedded import embedded_image_tower
 from pcm_ros.models.image_tower import SIZE, ImageTower
 from pcm_ros.sim.pictures import PICTURES_A_WORLD, pictures
@@ -166,13 +165,19 @@ def frechet_distance(first: npt.NDArray[np.float64], second: npt.NDArray[np.floa
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Shares of prompts fulfilled: `METHOD`, `METHOD.CATEGORY`, `METHOD.things` (relations left aside); `any`: by at least one of the
-    pictures that the ensemble chose from; paired differences; `METHOD.kid`, `METHOD.fid`; seconds."""
+    pictures that the ensemble chose from; paired differences; `METHOD.kid`, `METHOD.fid`; seconds. Prompts that raised are not fulfilled;
+    categories, distances and seconds are of the others."""
     done = [record for record in records if "error" not in record]
     results: dict[str, Estimate] = {}
     if not done:
         return results
     rows = {name: [record for record in done if name in record["methods"]] for record in done for name in record["methods"]}
     good = {name: {str(record["id"]): bool(record["methods"][name]["fulfilled"]) for record in rows[name]} for name in rows}
+    for record in records:
+        if "error" in record:  # no picture: the prompt is not fulfilled, by any method that was to paint all
+            for name in good:
+                if not name.startswith(GRADIENT):
+                    good[name][str(record["id"])] = False
     for name in rows:
         results[name] = rate(list(good[name].values()))
         for category in CATEGORIES:
@@ -258,6 +263,7 @@ def bench(
         "guides": list(guides),
         "push": push,
         "model": model,
+        "contents": "" if model is None else content_digest(model),
     }
     items = {f"prompt-{seed}-{number:04d}": (ask(seed, number), number) for number in range(prompts)}
     return run_bench("image", config, items, run_one, summarise, json_path, prepare=_Prepared, jobs=jobs, fresh=fresh, headline=_headline)

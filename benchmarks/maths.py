@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from pcm_ros.consensus import mixed_seed
-from pcm_ros.evidence import Document, Estimate, mean, ratio, run_bench
-from pcm_ros.evidence.document import Record
+from pcm_ros.evidence import Document, Estimate, mean, paired, rate, ratio, run_bench
+from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
@@ -65,15 +65,20 @@ def read_items(path: Path, mode: str, limit: int | None, seed: int) -> dict[str,
     for row in sorted(order):
         try:
             data = json.loads(lines[row])
+            identity = str(data.get("id", f"{row:05d}"))
             question, given = str(data["question"]), data["answer"]
             solutions = tuple(map(str, data["solutions"])) if mode == "select" else ()
             correct = tuple(map(bool, data["correct"])) if mode == "select" else ()
-        except (ValueError, KeyError, TypeError) as error:
+            answer = final_answer(given) if isinstance(given, str) else Fraction(str(given))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"line {row + 1} of '{path}' can't be used ({error!r}); {SOURCES}") from error
         if len(solutions) != len(correct):
             raise ValueError(f"line {row + 1} of '{path}' has {len(solutions)} solutions and {len(correct)} marks; as many are needed")
-        answer = final_answer(given) if isinstance(given, str) else Fraction(str(given))
-        items[str(data.get("id", f"{row:05d}"))] = Item(question, answer, solutions, correct, mixed_seed(seed, row))
+        if answer is None and mode == "solve":
+            raise ValueError(f"line {row + 1} of '{path}' has the answer '{str(given)[:60]}', which ends in no number; {SOURCES}")
+        if identity in items:
+            raise ValueError(f"line {row + 1} of '{path}' has the id '{identity}' of an earlier line; {SOURCES}")
+        items[identity] = Item(question, answer, solutions, correct, mixed_seed(seed, row))
     if not items:
         raise ValueError(f"the data file '{path}' holds no problem; {SOURCES}")
     return items
@@ -256,10 +261,10 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     # an item that raised is wrong in every way: it was asked, and there is no answer
     names = sorted({name for record in whole for name in record["credit"]})
     credit = {name: [float(record["credit"].get(name, 0.0)) if "error" not in record else 0.0 for record in records] for name in names}
-    results |= {name: mean(values) for name, values in credit.items()}
+    results |= {name: _share(values) for name, values in credit.items()}
     for name, values in credit.items():
         if name not in ("ensemble", "any"):
-            results[f"ensemble - {name}"] = mean([a - b for a, b in zip(credit["ensemble"], values, strict=True)])
+            results[f"ensemble - {name}"] = _difference(credit["ensemble"], values)
     if whole and "tokens" in whole[0]:
         for name in whole[0]["tokens"]:
             results[f"tokens.{name}"] = mean([record["tokens"][name] for record in whole])
@@ -267,6 +272,18 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         results["tokens_per_second"] = mean([record["tokens"]["ensemble"] / max(s, 1e-9) for record, s in zip(whole, spent, strict=True)])
         results["seconds"] = mean(spent)
     return results
+
+
+def _share(values: Sequence[float]) -> Estimate:
+    """Of problems solved; a tie between answers may count as a part of one."""
+    return rate([value == 1 for value in values]) if set(values) <= {0.0, 1.0} else mean(values)
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    if {*first, *second} <= {0.0, 1.0}:
+        outcomes = [{str(row): value == 1 for row, value in enumerate(values)} for values in (first, second)]
+        return paired(*outcomes).difference
+    return mean([a - b for a, b in zip(first, second, strict=True)])
 
 
 def headline(records: Sequence[Record]) -> str:
@@ -320,6 +337,7 @@ def bench(
     config = {
         "mode": mode,
         "data": str(data),
+        "contents": [content_digest(path) for path in (data, *paths.values()) if path is not None and path.exists()],
         "seed": seed,
         "beam": beam,
         "proposals": proposals,

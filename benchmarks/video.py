@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from pcm_ros.evidence import Document, Estimate, mean, quantile, rate, run_bench
-from pcm_ros.evidence.document import Record
-from pcm_ros.evidence.intervals import paired
+from pcm_ros.evidence import Document, Estimate, mean, paired, quantile, rate, run_bench
+from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.sentence import sentence_encoder
-from pcm_ros.sight.frames import Clip, clip_of, read_clip
+from pcm_ros.sight.frames import Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.sim.clips import TEST_FROM, clip
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
 from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, STRATEGIES, Strategy, build
@@ -109,14 +108,31 @@ class _Prepared:
 
 def run_one(item: Item, prepared: _Prepared) -> dict[str, Any]:
     """All questions of one clip."""
-    frames: Clip
+    frames: Clip | Exception
     if isinstance(item.source, int):
         made = clip(item.source)
         frames = clip_of(made.frames, made.times.tolist(), prepared.frames, prepared.policy)
         questions: Sequence[tuple[str, str, str]] = [(one.kind, one.text, one.answer) for one in made.questions]
     else:
-        frames, questions = read_clip(item.source, prepared.frames, prepared.policy), item.questions
-    return {"answers": [_asked(prepared.answerer, prepared.writer, frames, *one) for one in questions[: prepared.most]]}
+        questions = item.questions
+        try:
+            frames = read_clip(item.source, prepared.frames, prepared.policy)
+        except UnusableClip as error:
+            frames = error
+    return {"answers": [_answered(prepared, frames, *one) for one in questions[: prepared.most]]}
+
+
+def _answered(prepared: _Prepared, frames: Clip | Exception, kind: str, question: str, truth: str) -> dict[str, Any]:
+    """A question whose clip cannot be read, or that raises, was asked all the same: nobody's answer is right."""
+    try:
+        if isinstance(frames, Exception):
+            raise frames
+        return _asked(prepared.answerer, prepared.writer, frames, kind, question, truth)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        return {"kind": kind, "question": question, "truth": truth, "failure": failure, "answers": {}, "matches": {}} | dict.fromkeys(
+            ("proposed", "proposed_in_words"), False
+        )
 
 
 def _asked(answerer: Answerer, writer: Answerer | None, frames: Clip, kind: str, question: str, truth: str) -> dict[str, Any]:
@@ -161,7 +177,7 @@ def _answers(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Shares of right answers over all questions: `NAME` by normalised match, `NAME.exact`, `NAME.similar`, `NAME.kind.KIND`; paired
-    differences of the ensemble; seconds."""
+    differences of the ensemble, whose p-values take the questions of a clip for independent; seconds; `failures`, questions that raised."""
     asked = _answers(records)
     results: dict[str, Estimate] = {}
     if not asked:
@@ -189,12 +205,14 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     for kind in sorted({one["kind"] for one in asked}):
         for name in names:
             results[f"{name}.kind.{kind}"] = rate([right[name][one["id"]] for one in asked if one["kind"] == kind])
-    seconds = [float(one["answer_seconds"]) for one in asked]
+    results["failures"] = rate(["failure" in one for one in asked])
+    seconds = [float(one["answer_seconds"]) for one in asked if "failure" not in one]
     results["seconds_per_answer"] = mean(seconds)
     results["seconds_per_answer.median"] = quantile(seconds, 0.5)
     if written := [float(one["gradient_seconds"]) for one in asked if "gradient_seconds" in one]:
         results["seconds_per_answer.gradient"] = mean(written)
-    firsts = [float(record["answers"][0]["answer_seconds"]) for record in records if "error" not in record and record["answers"]]
+    answered = [record["answers"] for record in records if record.get("answers")]
+    firsts = [float(answers[0]["answer_seconds"]) for answers in answered if "failure" not in answers[0]]
     results["seconds_per_answer.first_of_clip"] = mean(firsts)
     return results
 
@@ -235,6 +253,7 @@ def bench(
         "strategy": strategy,
         "model": model,
         "data": data,
+        "contents": [content_digest(path) for path in (data, model) if path is not None and path.exists()],
         "questions_per_clip": 6 if data is None else None,
     }
     if data is not None and clips is not None:
@@ -246,5 +265,5 @@ def bench(
 
 def _headline(records: Sequence[Record]) -> str:
     asked = _answers(records)
-    hits = [one["matches"]["ensemble"]["normalised"] for one in asked]
+    hits = [one["matches"].get("ensemble", {}).get("normalised", False) for one in asked]
     return f"{sum(hits)} of {len(hits)} right" if hits else ""

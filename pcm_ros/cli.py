@@ -44,8 +44,10 @@ def describe() -> None:
 
 def _fail(message: str, code: int = 2) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
-    Console(stderr=True, emoji=False).print("[bold red]error[/]:", message, highlight=False, markup=True, soft_wrap=True)
+    said = escape(message.encode(errors="replace").decode())  # names of files may hold what is no text
+    Console(stderr=True, emoji=False).print("[bold red]error[/]:", said, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -232,6 +234,8 @@ def picture(
     from pcm_ros.picture_file import save_picture
     from pcm_ros.sim.workcell import SimWorkcell
 
+    if out.suffix != ".npz":
+        _fail(f"--out is '{out}'; allowed: names that end in .npz (a PNG to look at is written beside it)")
     try:
         cell = SimWorkcell(task, seed=scene)
     except (ValueError, RuntimeError) as error:
@@ -241,7 +245,10 @@ def picture(
     if view is None:
         _fail(f"task '{task}' says its goals and shows no pictures; `image-goal` does")
     assert view is not None
-    save_picture(out, view)
+    try:
+        save_picture(out, view)
+    except OSError as error:
+        _fail(f"'{out}' cannot be written: {error.strerror}; remedy: another --out")
     look = out.with_suffix(".png")
     cv2.imwrite(str(look), view.rgb[..., ::-1])
     means = " ".join(f'--means "{pictured}={present}"' for pictured, present in episode.pictured.items())
@@ -288,7 +295,7 @@ def maths(
     try:
         code = solve_and_show(question_of(question), options, as_json)
     except MathsError as error:
-        _fail(str(error).replace("[", "\\["))
+        _fail(str(error))
         raise
     raise typer.Exit(code)
 
@@ -324,7 +331,7 @@ def video(
         options = Options(frames, policy, seed, deadline, chosen, model, strategy)  # type: ignore[arg-type]
         code = answer_and_show(clip, question, options, as_json)
     except VideoError as error:
-        _fail(str(error).replace("[", "\\["))
+        _fail(str(error))
         raise
     raise typer.Exit(code)
 
@@ -369,7 +376,7 @@ def image(
         options = Options(method, model, scheduler, chosen, deadline, preview, scale, every)  # type: ignore[arg-type]
         code = paint_and_show(request, out, options, as_json)
     except ValueError as error:  # of the request, or an ImageError
-        _fail(str(error).replace("[", "\\["))
+        _fail(str(error))
         raise
     raise typer.Exit(code)
 

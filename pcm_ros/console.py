@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from pcm_ros.bringup import System
 
@@ -22,26 +23,22 @@ INTERRUPTED = 130
 def state_line(state: Any) -> str:
     """A ConsensusState as one line of rich markup."""
     if state.phase != state.PLANNING:
-        return f"[bold cyan]{state.phase:9}[/] {_plain(state.message)}"
+        return f"[bold cyan]{state.phase:9}[/] {escape(state.message)}"
     pick, place = state.best.pick_position, state.best.place_position
-    energies = "  ".join(f"{_plain(name)} {energy:.2f}" for name, energy in sorted(zip(state.scorers, state.energies, strict=True)))
+    energies = "  ".join(f"{escape(name)} {energy:.2f}" for name, energy in sorted(zip(state.scorers, state.energies, strict=True)))
     line = (
         f"[bold]iteration {state.iteration}[/]  energy {state.energy:.2f}  agreement {state.agreement:.2f}  {state.seconds:.2f} s\n"
         f"          best: pick ({pick.x:.3f}, {pick.y:.3f}, {pick.z:.3f}) place ({place.x:.3f}, {place.y:.3f}, {place.z:.3f}) m"
         f" turn {math.degrees(state.best.place_yaw - state.best.pick_yaw):+.0f} deg\n          [dim]{energies}[/]"
     )
     for name, reason in zip(state.dropped, state.dropped_reasons, strict=True):
-        line += f"\n          [yellow]left out: {_plain(name)}: {_plain(reason)}[/]"
+        line += f"\n          [yellow]left out: {escape(name)}: {escape(reason)}[/]"
     return line
 
 
 def result_line(success: bool, code: str, message: str) -> str:
     """How a manipulation ended, as rich markup."""
-    return "[bold green]success[/]: the scorers see that the goal holds" if success else f"[bold red]{code}[/]: {_plain(message)}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+    return "[bold green]success[/]: the scorers see that the goal holds" if success else f"[bold red]{code}[/]: {escape(message)}"
 
 
 _interrupted = threading.Event()
@@ -88,7 +85,7 @@ def launch(system: System, verbose: bool, console: Console) -> int:
 
     def show(name: str, line: str) -> None:
         if verbose or any(mark in line for mark in ("[WARN]", "[ERROR]", "[FATAL]", "cannot start")):
-            console.print(f"[dim]\\[{name}] {_plain(line)}[/]", highlight=False, soft_wrap=True)
+            console.print(f"[dim]\\[{name}] {escape(line)}[/]", highlight=False, soft_wrap=True)
 
     from pcm_ros.client import ManipulationClient, NotAvailable
     from pcm_ros.processes import BringupError, RunningSystem
@@ -106,7 +103,7 @@ def launch(system: System, verbose: bool, console: Console) -> int:
         except KeyboardInterrupt:
             code = INTERRUPTED
         except (BringupError, NotAvailable) as error:
-            console.print(f"[bold red]failed[/]: {_plain(str(error))}")
+            console.print(f"[bold red]failed[/]: {escape(str(error))}")
             code = 1
         for name, exit_code in running.ended().items():
             if exit_code != 0:
@@ -122,7 +119,7 @@ def _carry_out(system: System, running: Any, client: Any, asked: threading.Event
         while not asked.wait(0.2):
             running.check()
         return 0
-    console.print(f'goal: "{_plain(system.instruction)}"', highlight=False)
+    console.print(f'goal: "{escape(system.instruction)}"', highlight=False)
     goal = client.start(system.instruction, system.seed, lambda state: console.print(state_line(state), highlight=False, soft_wrap=True))
     while not goal.done():
         if asked.is_set():

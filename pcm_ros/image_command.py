@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
@@ -50,9 +51,12 @@ def paint_and_show(request: Request, out: Path, options: Options, as_json: bool 
     for path in (out, options.preview):
         if path is not None and path.suffix.lower() not in FORMATS:
             raise ImageError(f"'{path}' is no picture file; allowed: names that end in {', '.join(FORMATS)}")
+        if path is not None:
+            _check_writable(path)
     try:
         with shown.status("loading models"):
             painting = painter(options.method, options.model, options.scheduler, options.experts or None)
+            painting.prepare()
         with stop_on_signals() as asked, shown.status("painting") as status:
 
             def tell(progress: Progress) -> None:
@@ -72,6 +76,17 @@ def paint_and_show(request: Request, out: Path, options: Options, as_json: bool 
         _write(out.with_stem(f"{out.stem}-{number}"), other, options.scale)
     _show(picture, out, time.monotonic() - started, as_json)
     return INTERRUPTED if picture.reason == "cancelled" else 0 if picture.complete else 1
+
+
+def _check_writable(path: Path) -> None:
+    """Before minutes are spent on what goes there. Raises ImageError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(f"'{path}' cannot be written: {error.strerror}; remedy: another --out or --preview") from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        what = "it is a folder" if path.is_dir() else "no permission"
+        raise ImageError(f"'{path}' cannot be written: {what}; remedy: another --out or --preview")
 
 
 def _write(path: Path, rgb: object, scale: int) -> None:

@@ -131,8 +131,13 @@ def as_plain(solution: Solution, options: Options, adapter: Path | None, loading
 
 
 def question_of(words: str) -> str:
-    """The question as given, or all of stdin for "-"."""
-    return sys.stdin.read() if words == "-" else words
+    """The question as given, or all of stdin for "-". Raises MathsError: it is no text."""
+    try:
+        question = sys.stdin.read() if words == "-" else words
+        question.encode()
+    except UnicodeError as error:
+        raise MathsError(f"the question is no UTF-8 text ({error})") from error
+    return question
 
 
 def _why(solution: Solution) -> str:

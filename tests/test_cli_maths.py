@@ -33,6 +33,15 @@ def pcm_maths(*words: object, text: str | None = None) -> Result:
     return CliRunner().invoke(app, ["maths", *map(str, words)], input=text)
 
 
+def test_what_is_no_text_is_refused() -> None:
+    result = pcm_maths("How many \udce4 are 3 + 4?")
+    assert result.exit_code == 2
+    assert "is no UTF-8 text" in result.output
+    named = pcm_maths("How many?", "--model", "\udce4.gguf")
+    assert named.exit_code == 2
+    assert "does not exist" in named.output
+
+
 def test_json_holds_all_and_the_same_seed_gives_the_same(model: Path) -> None:
     options = ["--model", model, "--beam", 2, "--proposals", 2, "--max-tokens", 1000, "--seed", 3, "--json"]
     first, second = (pcm_maths(QUESTION, *options) for _ in range(2))

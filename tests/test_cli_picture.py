@@ -26,6 +26,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return path, result.stdout
 
 
+@pytest.mark.parametrize(("out", "why"), [("goal.png", "names that end in .npz"), ("file/goal.npz", "cannot be written")])
+def test_a_file_that_cannot_be_written(tmp_path: Path, out: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["picture", "--scene", str(SCENE), "--out", str(tmp_path / out)])
+    assert result.exit_code == 2
+    assert why in result.output
+    assert "Traceback" not in result.output
+
+
 def test_the_picture_is_the_goal_of_the_episode(made: tuple[Path, str]) -> None:
     path, said = made
     cell = SimWorkcell("image-goal", seed=SCENE)

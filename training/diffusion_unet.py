@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -166,7 +167,10 @@ def describe(out: Path, figures: dict[str, float], training: dict[str, float]) -
     autoencoder = out / "vae" / "held_out.json"
     held_out = {"v_loss": figures, "autoencoder": json.loads(autoencoder.read_text()) if autoencoder.exists() else {}}
     made = write_card(weights, "diffusion", "latent diffusion, see training/diffusion_unet.py", command, held_out, training, DATA, LIMITS)
-    card = {**json.loads(made.read_text()), "name": out.name, "bytes": sum(path.stat().st_size for path in out.glob("*/*.safetensors"))}
+    parts = sorted(out.glob("*/*.safetensors"))
+    card = {**json.loads(made.read_text()), "name": out.name, "bytes": sum(path.stat().st_size for path in parts)}
+    others = {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in parts if path != weights}
+    card |= {"sha256_of": others}
     made.unlink()
     out.with_name(out.name + ".card.json").write_text(json.dumps(card, indent=1) + "\n")
 

@@ -59,9 +59,11 @@ def reported(
 
     try:
         yield
+        document = Document.load(path)
     except (ValueError, RuntimeError) as error:
         fail(error)
-    document = Document.load(path)
+    except OSError as error:
+        fail(ValueError(f"'{error.filename or path}': {error.strerror}; remedy: another --json file, or make room for it"))
     write_report(path, path.with_suffix(".html"), figures=figures, together=together)
     table = Table("result", "value", "95 % interval", "n", title=document.name)
     for name, estimate in document.results.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -68,6 +69,19 @@ class Document:
     def outcomes(self, key: str) -> dict[str, bool]:
         """Item -> whether record[key] is true, for `paired`. An item that raised counts as false."""
         return {record["id"]: bool(record.get(key, False)) and "error" not in record for record in self.records}
+
+
+def content_digest(path: Path) -> str:
+    """16 hexadecimal digits of SHA-256 of a file, or of all files in a folder with their names: a path alone does not say what was read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        with part.open("rb") as file:
+            digest.update(str(part.relative_to(path)).encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:

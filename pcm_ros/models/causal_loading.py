@@ -53,10 +53,16 @@ def load_causal(path: Path, dtype: torch.dtype = torch.float32, attention: str =
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation=attention
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,  # of another type it would be made torch's default for a while, in all threads
+                attn_implementation=attention,
             )
     except Exception as error:  # transformers raises whatever its parts do
         raise ModelUnavailable(f"'{path}' can't be loaded ({type(error).__name__}: {error}); remedy: restore the files") from error
+    round_weights(model, dtype)
     return model.eval(), tokenizer
 
 
@@ -72,7 +78,6 @@ def _converted(path: Path) -> Path:
     folder = cache_folder() / f"{path.stem}-{digest[:16]}"
     if (folder / "config.json").is_file():
         return folder
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -84,6 +89,19 @@ def _converted(path: Path) -> Path:
         raise ModelUnavailable(
             f"'{path}' can't be converted ({type(error).__name__}: {error}); remedy: download it again; truncated files fail like this"
         ) from error
+    try:
+        _save_converted(model, tokenizer, folder)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"'{path}' can't be converted: '{folder.parent}' cannot be written ({error.strerror}); remedy: set PCM_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _save_converted(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Under its name only when it is whole. Raises OSError."""
+    from safetensors.torch import save_file
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     tied = bool(model.config.tie_word_embeddings)
@@ -96,11 +114,10 @@ def _converted(path: Path) -> Path:
         part.rename(folder)
     except OSError:  # another process was faster
         shutil.rmtree(part)
-    return folder
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Change the type of a model's weights, not of its buffers: `model.to(bfloat16)` would round the frequencies of rotary positions to
-    8 bits too, which turns states 200 tokens into a text by a quarter of a radian. A model loaded as bfloat16 keeps them in float32."""
+    8 bits too, which turns states 200 tokens into a text by a quarter of a radian."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

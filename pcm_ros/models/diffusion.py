@@ -126,9 +126,14 @@ class DiffusionModel:
         self._decoder = _part(self.folder, "vae", index, DECODERS) if _names(index, "vae") else None
         self._text = _text_encoder(self.folder, index)
         self.factor = 1 if self._decoder is None else 2 ** (len(_widths(self._decoder)) - 1)
-        self.channels = int(self._unet.config.in_channels)
-        self.size = int(self._unet.config.sample_size) * self.factor
-        self.alphas: Tensor = self.new_solver().alphas_cumprod.to(torch.float32)
+        try:
+            self.channels = int(self._unet.config.in_channels)
+            self.size = int(self._unet.config.sample_size) * self.factor
+            self.alphas: Tensor = self.new_solver().alphas_cumprod.to(torch.float32)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelUnavailable(
+                f"'{self.folder}' has a configuration without size or schedule ({error}); remedy: another model"
+            ) from error
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}
 
     def new_solver(self) -> Any:

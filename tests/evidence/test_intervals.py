@@ -84,6 +84,29 @@ def test_mcnemar_ignores_ties_and_is_symmetric(both: int, only_a: int, only_b: i
     assert paired(b, a).p_value == pytest.approx(expected)
 
 
+def test_a_difference_has_an_interval_even_where_all_pairs_are_alike() -> None:
+    alike = paired(*outcomes(20, 0, 0, 0)).difference
+    assert (alike.value, alike.n) == (0.0, 20)
+    assert -0.2 < alike.low < -0.1 < 0.1 < alike.high < 0.2
+    always = paired(*outcomes(0, 20, 0, 0)).difference
+    assert always.value == 1.0 and 0.7 < always.low < 0.9 and always.high == pytest.approx(1.0)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(1, 9))
+def test_intervals_of_differences_are_symmetric_and_hold_the_difference(both: int, only_a: int, only_b: int, neither: int) -> None:
+    a, b = outcomes(both, only_a, only_b, neither)
+    one, other = paired(a, b).difference, paired(b, a).difference
+    assert -1 <= one.low <= one.value <= one.high <= 1
+    assert (one.low, one.high) == (pytest.approx(-other.high), pytest.approx(-other.low))
+
+
+def test_intervals_of_differences_cover_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    chances = [0.5, 0.2, 0.1, 0.2]  # both, only a, only b, neither
+    covered = [(d := paired(*outcomes(*rng.multinomial(50, chances).tolist())).difference).low <= 0.1 <= d.high for _ in range(400)]
+    assert 0.92 <= np.mean(covered) <= 0.99
+
+
 def test_pairs_need_the_same_items() -> None:
     with pytest.raises(ValueError, match="2 only in the first, 1 only in the second"):
         paired({"1": True, "2": True, "3": False}, {"1": True, "4": True})

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pcm_ros.models.causal_loading import load_causal
+from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable, fast_precision
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
@@ -178,6 +180,40 @@ def test_a_file_that_is_no_adapter(folder: Callable[[str], Path]) -> None:
     model, _ = load_causal(folder("llama"), torch.float32, "eager")
     with pytest.raises(ModelUnavailable, match="neither rank nor alpha"):
         merge_adapter(model, folder("llama") / "model.safetensors")
+
+
+@pytest.mark.parametrize("settings", ["null", "[]", '{"rank": null, "alpha": 1}', '{"rank": 0, "alpha": 1}', '{"rank": 4, "alpha": 8}'])
+def test_an_adapter_without_additions(folder: Callable[[str], Path], tmp_path: Path, settings: str) -> None:
+    path = tmp_path / "adapter.safetensors"
+    save_file({"head.weight": torch.zeros(1, 4)}, path, metadata={"format": "pt", "low_rank": settings})
+    model, _ = load_causal(folder("llama"), torch.float32, "eager")
+    with pytest.raises(ModelUnavailable, match=r"neither rank nor alpha|adds nothing"):
+        merge_adapter(model, path)
+
+
+def test_loading_does_not_change_the_type_of_other_threads(folder: Callable[[str], Path]) -> None:
+    seen, done = set(), threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.add(torch.zeros(1).dtype)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        model, _ = load_causal(folder("llama"), torch.bfloat16)
+    finally:
+        done.set()
+        thread.join()
+    assert seen == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PCM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelUnavailable, match=r"cannot be written .*remedy: set PCM_CACHE"):
+        load_causal(embedded_language_model())
 
 
 class _Trap:

@@ -26,6 +26,9 @@ def test_every_embedded_model_is_well() -> None:
     for model in registry.registry().values():
         assert model.problems() == []
         assert model.size > 100_000
+        if model.source == "repository":
+            weights = [path for path in model.files if path.suffix == ".safetensors"]
+            assert all(model.recorded(path) for path in weights), f"{model.name}: a card says nothing of a file"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,12 @@ def test_problems_name_the_file_and_the_remedy(tmp_path: Path, monkeypatch: pyte
     card = {"sha256": hashlib.sha256(b"weights").hexdigest()}
     (tmp_path / "mine.card.json").write_text(json.dumps(card))
     assert mine.problems() == []
+    other = tmp_path / "part" / "more.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"more")
+    both = registry.ModelEntry("mine", "clip", "repository", (weights, other), "MIT")
+    (tmp_path / "mine.card.json").write_text(json.dumps(card | {"sha256_of": {"part/more.safetensors": "0" * 64}}))
+    assert ["more.safetensors" in problem for problem in both.problems()] == [True]
     weights.write_bytes(b"weighty")
     (problem,) = mine.problems()
     assert "has SHA-256" in problem

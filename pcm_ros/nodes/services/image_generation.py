@@ -50,6 +50,7 @@ class ImageGeneration(ServedTask):
                 request.width or None,
             )
             painter = assembly.painter(method, self._folder(request.model), request.scheduler or self.value("image_generation.scheduler"))
+            painter.prepare()
             if work.stop():
                 raise Refused("CANCELED", "cancelled")
             if work.left <= 0:
@@ -62,7 +63,7 @@ class ImageGeneration(ServedTask):
 
     def warm_up(self) -> None:
         """Raises ModelUnavailable."""
-        assembly.painter("consensus", self._folder(""), self.value("image_generation.scheduler"))
+        assembly.painter("consensus", self._folder(""), self.value("image_generation.scheduler")).prepare()
 
     def _folder(self, model: str) -> Path | None:
         named = model or self.value("image_generation.model")

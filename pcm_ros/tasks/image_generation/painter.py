@@ -134,6 +134,10 @@ class Painter:
             raise ValueError(f"push is {push}; allowed: 0 < push < 100")
         self.model, self.experts, self.weights, self.push, self.guided, self.timeout = model, experts, weights or {}, push, guided, timeout
 
+    def prepare(self) -> None:
+        """Load what the experts need, so that it is no part of a request's time. Raises ModelUnavailable."""
+        self.experts(read_prompt("a red mug"))
+
     def paint(
         self,
         request: Request,
@@ -142,6 +146,8 @@ class Painter:
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> Picture:
         """Paint to the end, or until the deadline (seconds from now) or the cancellation, which are looked at after each round.
+
+        Experts that have not chosen among the finished pictures by the deadline are left out; if none has, the first picture is given.
 
         Raises:
             ValueError: the size does not fit the model.
@@ -201,7 +207,8 @@ class Painter:
                 if reason:
                     break
         assert state is not None
-        return self._finished(request, generator, prompt, experts, state, tuple(history), dropped, seconds, reason, start)
+        due = None if deadline is None else start + deadline
+        return self._finished(request, generator, prompt, experts, state, tuple(history), dropped, seconds, reason, start, due)
 
     @staticmethod
     def _guidance(prompt: Prompt, scale: float) -> tuple[list[PromptGuidance], dict[str, float]]:
@@ -236,20 +243,23 @@ class Painter:
         seconds: Mapping[str, float],
         reason: str,
         start: float,
+        due: float | None,
     ) -> Picture:
         image = self.model.decode(generator.as_sample(state.parameters)).clamp(-1, 1)
         order, energies = list(range(len(image))), [dict[str, float]() for _ in image]
         if experts and not reason:
             batch = Batch(state.parameters, torch.zeros(len(image), dtype=torch.int64), {**state.batch.extras, "image": image})
             weights = {expert.name: self.weights.get(expert.name, 1.0) for expert in experts}
+            timeout = self.timeout if due is None else min(self.timeout, max(due - time.monotonic(), 1e-3))
             try:
-                with Ensemble(experts, weights, quorum=1, timeout=self.timeout) as ensemble:
+                with Ensemble(experts, weights, quorum=1, timeout=timeout) as ensemble:
                     table = ensemble.score(batch, prompt)
                 order = table.total.argsort(stable=True).tolist()
                 energies = [table.energies_of(row) for row in range(len(image))]
                 dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in table.dropped.items()}
             except QuorumError as error:  # the pictures are there all the same, in the order in which they were begun
                 dropped |= {name: (dropped.get(name, (0, ""))[0] + 1, why) for name, why in error.dropped.items()}
+                reason = "deadline" if due is not None and time.monotonic() >= due else ""
         pictures = as_picture(image)
         return Picture(
             pictures[order[0]],

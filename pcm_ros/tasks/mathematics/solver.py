@@ -12,7 +12,7 @@ from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Itera
 from pcm_ros.tasks.mathematics.arithmetic import final_answer, in_notation, written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
-from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, never, solutions_batch, text_of, texts_of
+from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, OutOfTime, Problem, never, solutions_batch, text_of, texts_of
 
 LONGEST_QUESTION = 4000
 MOST_STEPS = 12
@@ -248,6 +248,8 @@ class Solver:
         """
         if not solutions:
             raise ValueError("there is no solution to rank; allowed: at least one")
+        if (longest := max(len(text.encode(errors="replace")) for text in solutions)) > LONGEST_TEXT:
+            raise ValueError(f"a solution has {longest} bytes; allowed: at most {LONGEST_TEXT}")
         count = len(solutions)
         batch = solutions_batch([in_notation(text) for text in solutions], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
         iteration = self._judged(batch, Problem(checked_question(question)))

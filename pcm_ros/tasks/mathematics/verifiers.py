@@ -105,8 +105,9 @@ class SentenceVerifier:
     def __init__(self, encoder: SentenceEncoder, weights: Path, name: str = "sentence") -> None:
         self.name, self.cost, self._encoder = name, 0.01, encoder
         self._network = SentenceNetwork()
+        tensors = load_safetensors(weights)
         try:
-            self._network.load_state_dict(load_safetensors(weights))
+            self._network.load_state_dict(tensors)
         except RuntimeError as error:
             raise ModelUnavailable(f"'{weights}' is no sentence verifier ({error}); remedy: reinstall pcm_ros") from error
         self._network.eval()

@@ -76,7 +76,7 @@ def build(
     return Answerer(AnswerGenerator(reader), judges, segmenter, together, VOCABULARY, chosen, told, writer)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)  # whoever may name folders must not fill the memory
 def _built(scorers: tuple[str, ...], model: Path | None, strategy: Strategy) -> Answerer:
     return build(scorers, model, strategy=strategy)
 

@@ -45,9 +45,21 @@ def test_a_deadline_ends_it_with_another_code(folder: Path, tmp_path: Path) -> N
     assert (tmp_path / "mug.png").is_file()
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_painted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for out in (tmp_path / "file" / "mug.png", tmp_path / "folder.png"):
+        for option in ("--out", "--preview"):
+            code, said = run("a red mug", "--model", str(folder), *FAST, option, str(out))
+            assert code == 2
+            assert "cannot be written" in said and "remedy" in said
+            assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["a [bold]mug[/]", "--scheduler", "[/]"], "scheduler is '[/]'"),
         (["", "--out", "x.png"], "the prompt is empty"),
         (["m" * 10_000], "has 10000 characters"),
         (["a mug", "--out", "x.exe"], "is no picture file"),

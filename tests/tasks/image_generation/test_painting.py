@@ -160,6 +160,30 @@ def test_a_deadline_that_is_over_still_gives_what_was_predicted(model: Diffusion
     assert (len(picture.history), picture.complete, picture.reason) == (1, False, "deadline")
 
 
+class Slow(Redness):
+    """It takes its time over finished pictures."""
+
+    differentiable = False
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.go_on = threading.Event()
+
+    def energy(self, batch: Batch, context: object) -> Tensor:
+        self.go_on.wait(30)
+        return super().energy(batch, context)
+
+
+def test_the_deadline_holds_for_the_last_reading_too(model: DiffusionModel) -> None:
+    slow = Slow()
+    picture = Painter(model, only(slow)).paint(Request(PROMPT, steps=2, count=2), deadline=5.0)
+    slow.go_on.set()
+    assert 5.0 <= picture.seconds < 20.0
+    assert (picture.complete, picture.reason, len(picture.history)) == (False, "deadline", 2)
+    assert picture.dropped["slow"][1].startswith("no answer within")
+    assert len(picture.others) == 1
+
+
 def test_other_sizes_than_the_models_own(model: DiffusionModel) -> None:
     assert Painter(model, only()).paint(Request(PROMPT, steps=2, height=24, width=40)).image.shape == (24, 40, 3)
     with pytest.raises(ValueError, match="height is 30; allowed: multiples of 8"):
