@@ -27,7 +27,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf build dist runs demo *.egg-info pcm_ros/msg pcm_ros/srv pcm_ros/action pcm_ros/sim pcm_ros/*.so
+	rm -rf build dist runs demo *.egg-info pcm_ros/msg pcm_ros/srv pcm_ros/action pcm_ros/sim pcm_ros/benchmarks pcm_ros/*.so
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 15) else f'pcm_ros needs Python 3.11 to 3.14, {sys.executable} is {sys.version.split()[0]}: set PYTHON=...')"

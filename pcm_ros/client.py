@@ -259,17 +259,20 @@ class ManipulationClient(RosClient):
             raise
 
     def reset(self, seed: int, task: str = "", timeout: float = 120.0) -> str:
-        """New scene in the simulator; returns an instruction made for it. Raises NotAvailable, ValueError."""
+        """New scene in the simulator; returns an instruction made for it. Raises as `reset_scene`."""
         return self.reset_scene(seed, task, timeout).instruction
 
     def reset_scene(self, seed: int, task: str = "", timeout: float = 120.0) -> SceneGoal:
-        """New scene in the simulator; returns what is asked for in it. Raises NotAvailable, ValueError."""
+        """New scene in the simulator; returns what is asked for in it. Raises NotAvailable, TimeoutError, ValueError."""
         response = self._call(srv.ResetScene, f"{self._simulator}/reset", srv.ResetScene.Request(seed=seed, task=task), timeout)
         picture, correspondence = read_goal_picture(response) or (None, {})
         return SceneGoal(str(response.instruction), picture, correspondence)
 
     def judge(self, relation: Relation | None = None, timeout: float = 120.0) -> bool:
-        """Does the relation (None: do all that the scene asks for) hold in the simulator's truth? Raises NotAvailable, ValueError."""
+        """Does the relation (None: do all that the scene asks for) hold in the simulator's truth?
+
+        Raises NotAvailable, TimeoutError, ValueError.
+        """
         request = srv.JudgeScene.Request()
         if relation is not None:
             request.relation = relation_message(relation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,7 +64,8 @@ class RunningNode:
                 file.write(line)
                 file.flush()
                 self.lines = [*self.lines[-19:], line.rstrip()]
-                self._show(self.spec.name, line.rstrip())
+                with contextlib.suppress(Exception):  # who looks on must not stop the node, whose pipe would fill
+                    self._show(self.spec.name, line.rstrip())
 
     def reason(self) -> str:
         """The last error that it logged, or its last line."""

@@ -74,7 +74,7 @@ class ServicesClient(RosClient):
 
     def __init__(self, node: str = "services", domain_id: int | None = None) -> None:
         super().__init__(f"services node '{node}'", domain_id)
-        self._known: dict[str, Client] = {}
+        self._known: dict[str, tuple[Client, Client]] = {}  # of each service, and the one that greets its node
         self._listeners: dict[str, Callable[[msg.ServiceProgress], None]] = {}
         self._cancelling = self.node.create_client(srv.CancelRequest, f"{node}/cancel")
         self._subscription = self.node.create_subscription(msg.ServiceProgress, f"{node}/progress", self._progress, 100)
@@ -98,20 +98,20 @@ class ServicesClient(RosClient):
             NotAvailable: nobody offers this service.
         """
         if name not in self._known:
-            self._known[name] = self.node.create_client(kind, name)
-        service = self._known[name]
+            # Readers are announced in the order in which they were made: who has found that of the greeting has found the service's.
+            service = self.node.create_client(kind, name)
+            self._known[name] = service, self.node.create_client(srv.CancelRequest, self._cancelling.service_name)
+        service, greeter = self._known[name]
         deadline = time.monotonic() + timeout
-        if not (service.wait_for_service(timeout) and self._cancelling.wait_for_service(max(0.1, deadline - time.monotonic()))):
+        if not (service.wait_for_service(timeout) and greeter.wait_for_service(max(0.1, deadline - time.monotonic()))):
             raise NotAvailable(
                 f"no {self._partner} offers '{name}' within {timeout:g} s: start one with `pcm launch services`; if one runs, compare "
                 "ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
             )
         # DDS may lose the first answer to a client that was just found, and a request must not be worked on twice: see discovery.py
-        greeting = Repeated(
-            lambda: self._cancelling.call_async(srv.CancelRequest.Request()), self._cancelling.remove_pending_request, _GREETING
-        )
+        greeting = Repeated(lambda: greeter.call_async(srv.CancelRequest.Request()), greeter.remove_pending_request, _GREETING)
         try:
-            self.wait(greeting.answer, max(timeout, 10.0), self._cancelling.service_is_ready, greeting.poll)
+            self.wait(greeting.answer, max(timeout, 10.0), greeter.service_is_ready, greeting.poll)
         except TimeoutError as error:
             raise NotAvailable(f"{self._partner} is there, but does not answer: {error}; it hangs") from error
         finally:

@@ -10,10 +10,11 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.publisher import Publisher
 from visualization_msgs.msg import MarkerArray
 
 from pcm_ros import msg
@@ -69,7 +70,11 @@ CONFIG_PARAMETERS = (
     Parameter("present", _DEFAULTS.present, "log-odds below which an object counts as not there", low=-30.0, high=30.0),
 )
 
+_SAFE_END = 45.0  # seconds that a goal may take to end when the node is deactivated: a motion has to end safely first
 Remote = RemoteScorer | RemoteGenerator | RemotePerception | RemoteGoalPictureReader
+
+
+_Part = TypeVar("_Part")
 
 
 class ConsensusNode(Node):
@@ -97,11 +102,23 @@ class ConsensusNode(Node):
         super().__init__("consensus")
         self._goal: ServerGoalHandle | None = None
         self._one_at_a_time = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = threading.Event()  # a new one with each activation: a goal of an earlier one stays ended
+        self._ended_of_goal = self._ended
         self._met: set[Remote] = set()
         self._others: set[Remote] = set()
         self._last = "none yet"
         self._parts: list[Any] = []
+        self._markers: Publisher | None = None
+        # As long as the node: an answer that is on its way must not be lost. Goals are refused unless it is active.
+        self._server = ActionServer(
+            self,
+            Manipulate,
+            "~/manipulate",
+            self._manipulate,
+            goal_callback=self._consider,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=self.free_group,
+        )
 
     def configure(self) -> None:
         try:
@@ -114,64 +131,58 @@ class ConsensusNode(Node):
                 f"parameters 'scorers', 'scorer_names', 'scorer_views' have {len(nodes)}, {len(names)}, {len(views)} entries; "
                 "the same number, at least one, is needed"
             )
-        self._ended.clear()
-        group, scenes, answer = self.free_group, SceneMessages(), 0.95 * config.timeout
-        self._workcell = RosWorkcell(
-            self,
-            self.value("cameras"),
-            self.value("view_timeout"),
-            self.value("view_age"),
-            self.value("motion_timeout"),
-            group,
-            self._should_stop,
+        group, scenes = self.free_group, SceneMessages()
+        self._workcell = self._part(
+            RosWorkcell(
+                self,
+                self.value("cameras"),
+                self.value("view_timeout"),
+                self.value("view_age"),
+                self.value("motion_timeout"),
+                group,
+                self._should_stop,
+            )
         )
         source, patience = self.value("generator"), self.value("generator_timeout")
-        perception = RemotePerception(self, source, self._workcell, patience, group, self._should_stop)
-        self._pictures = RemoteGoalPictureReader(self, source, self._workcell, patience, group, self._should_stop)
-        generator = RemoteGenerator(self, source, config.proposals, patience, scenes, group, self._should_stop)
+        perception = self._part(RemotePerception(self, source, self._workcell, patience, group, self._should_stop))
+        self._pictures = self._part(RemoteGoalPictureReader(self, source, self._workcell, patience, group, self._should_stop))
+        generator = self._part(RemoteGenerator(self, source, config.proposals, patience, scenes, group, self._should_stop))
         self._scorers = {
-            node: RemoteScorer(self, node, name, view, answer, scenes, group, self._should_stop)
+            node: self._part(RemoteScorer(self, node, name, view, config.timeout, scenes, group, self._should_stop))
             for node, name, view in zip(nodes, names, views, strict=True)
         }
         judges = [self._scorers[node] for node in self.value("judges") if node in self._scorers]
         try:
             consensus = build_consensus(config, generator, list(self._scorers.values()))
+            self._part(consensus.ensemble)
             self._policy = ManipulationPolicy(self._workcell, perception, consensus, judges, config.policy)
         except ValueError as error:
             raise ConfigurationError(f"parameters: {error}") from error
-        self._consensus = consensus
         self._met = set()
         self._others = {perception, self._pictures, generator, *self._scorers.values()}
-        self._parts = [self._workcell, perception, self._pictures, generator, *self._scorers.values()]
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
-        self._server = ActionServer(
-            self,
-            Manipulate,
-            "~/manipulate",
-            self._manipulate,
-            goal_callback=self._consider,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            callback_group=self.free_group,
-        )
+
+    def _part(self, part: _Part) -> _Part:
+        """The same, to be closed at cleanup."""
+        self._parts.append(part)
+        return part
+
+    def activate(self) -> None:
+        self._ended = threading.Event()
 
     def deactivate(self) -> None:
         super().deactivate()
         self._ended.set()
-
-    def activate(self) -> None:
-        self._ended.clear()
+        self.wait_for_end(self._one_at_a_time, _SAFE_END, "the goal that was running")
 
     def cleanup(self) -> None:
         super().cleanup()
-        if not self._parts:
-            return
-        with self._one_at_a_time:  # a running goal ends first
-            self._server.destroy()
-            self._consensus.ensemble.close()
-            for part in self._parts:
-                part.close()
+        for part in reversed(self._parts):
+            part.close()
+        self._parts = []
+        if self._markers is not None:
             self.destroy_publisher(self._markers)
-            self._parts = []
+        self._markers = None
 
     def report(self) -> dict[str, str]:
         goal = self._goal
@@ -186,7 +197,7 @@ class ConsensusNode(Node):
 
     def _should_stop(self) -> bool:
         goal = self._goal
-        return self.stopping.is_set() or self._ended.is_set() or (goal is not None and goal.is_cancel_requested)
+        return self.stopping.is_set() or self._ended_of_goal.is_set() or (goal is not None and goal.is_cancel_requested)
 
     def _consider(self, _: Manipulate.Goal) -> GoalResponse:
         if not self.active:
@@ -200,12 +211,14 @@ class ConsensusNode(Node):
             goal.abort()
             text = f"another goal is running ({running}): cancel it, or wait for its end"
             return Manipulate.Result(error_code=int(Outcome.BUSY), error_msg=text)
-        self._goal = goal
         try:
-            outcome, message, result = self._carry_out(goal)
+            self._goal, self._ended_of_goal = goal, self._ended
+            return self._end(goal, *self._carry_out(goal))
         finally:
             self._goal = None
             self._one_at_a_time.release()
+
+    def _end(self, goal: ServerGoalHandle, outcome: Outcome, message: str, result: Manipulate.Result) -> Manipulate.Result:
         result.error_code, result.error_msg = int(outcome), "" if outcome == Outcome.SUCCESS else message
         self._last = f"{outcome.name}: {message}"
         self.get_logger().info(f"{_named(goal.request)}: {self._last}")
@@ -299,6 +312,8 @@ class ConsensusNode(Node):
     def _tell(self, goal: ServerGoalHandle, event: Event) -> None:
         if (state := state_message(event)) is not None:
             self._publish(goal, state)
+        if self._markers is None:
+            return
         if isinstance(event, Observed):
             self._markers.publish(displays.scene_markers(event.scene))
         elif isinstance(event, Planning):

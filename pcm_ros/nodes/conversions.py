@@ -118,6 +118,10 @@ def view_from_message(message: msg.View, unnamed: str = "") -> View:
     name = message.name or unnamed
     if not name:
         raise InvalidObservation("a view has an empty name; it must name its camera")
+    if message.header.frame_id not in ("", WORLD_FRAME):
+        raise InvalidObservation(
+            f"view '{name}': header.frame_id is '{message.header.frame_id}'; allowed: '{WORLD_FRAME}', in which pose has to be given"
+        )
     if message.camera_info.d and any(message.camera_info.d):
         raise InvalidObservation(
             f"view '{name}': camera_info.d is {list(message.camera_info.d)}; rectify the image: it must be empty or zero"
@@ -128,6 +132,12 @@ def view_from_message(message: msg.View, unnamed: str = "") -> View:
     rgb = _pixels(message.image, np.dtype(np.uint8), 3, f"view '{name}': image")
     if encoding == "bgr8":
         rgb = np.ascontiguousarray(rgb[..., ::-1])
+    calibrated = (message.camera_info.width, message.camera_info.height)
+    if calibrated not in ((0, 0), (message.image.width, message.image.height)):
+        raise InvalidObservation(
+            f"view '{name}': camera_info is of {calibrated[0]} x {calibrated[1]} pixels, the image has {message.image.width} x "
+            f"{message.image.height}; the calibration must be that of the image"
+        )
     if message.depth.encoding not in _DEPTH_ENCODINGS:
         allowed = ", ".join(_DEPTH_ENCODINGS)
         raise InvalidObservation(f"view '{name}': depth encoding is '{message.depth.encoding}'; allowed: {allowed} (metres, millimetres)")
@@ -409,6 +419,6 @@ def relations_from_messages(messages: Iterable[msg.Relation]) -> tuple[Relation,
 
 
 def score_messages(rows: Sequence[Mapping[str, float]]) -> list[msg.Score]:
-    """One Score of weight 1 for each scorer that judged any of N rows (name -> energy), by name; energies[i] of row i, NaN: not judged."""
+    """One Score for each scorer that judged any of N rows (name -> energy), by name; energies[i] of row i, NaN: not judged."""
     names = sorted({name for row in rows for name in row})
-    return [msg.Score(scorer=name, weight=1.0, energies=[float(row.get(name, math.nan)) for row in rows]) for name in names]
+    return [msg.Score(scorer=name, energies=[float(row.get(name, math.nan)) for row in rows]) for name in names]

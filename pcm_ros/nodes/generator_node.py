@@ -29,6 +29,7 @@ from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
 
 KEPT_SCENES = 4
+MOST_PROPOSALS = 100_000
 
 
 class GeneratorNode(Node):
@@ -137,8 +138,8 @@ class GeneratorNode(Node):
 
     def _propose(self, request: srv.Propose.Request, response: srv.Propose.Response) -> srv.Propose.Response:
         try:
-            if request.count < 1:
-                raise conversions.InvalidMessage(f"count is {request.count}; it must be >= 1")
+            if not 1 <= request.count <= MOST_PROPOSALS:
+                raise conversions.InvalidMessage(f"count is {request.count}; allowed: 1 to {MOST_PROPOSALS}")
             scene, observation = self._known(request.scene)
             relation, held = conversions.relation_from_message(request.relation), conversions.relations_from_messages(request.held)
             generator = PickPlaceGenerator(self._counted(request.count))

@@ -43,7 +43,7 @@ class Parameter:
         name, default, description: the type is that of the default; lists are given as tuples.
         low / high: allowed range of numbers, both included.
         choices: allowed strings; empty: any.
-        fixed: read at configuration only; a change afterwards is refused.
+        fixed: read at configuration: a change is refused until the node is cleaned up.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Parameter:
     fixed: bool = True
 
     def descriptor(self) -> ParameterDescriptor:
-        descriptor = ParameterDescriptor(name=self.name, description=self.description, read_only=self.fixed)
+        descriptor = ParameterDescriptor(name=self.name, description=self.description)
         if self.choices:
             descriptor.additional_constraints = f"one of {', '.join(self.choices)}"
         if self.low is not None and self.high is not None:
@@ -118,7 +118,8 @@ class Node(LifecycleNode):
                 raise ConfigurationError(complaint)
         self.add_on_set_parameters_callback(self._check_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics)
+        # A group of its own: a transition may wait for what is under way to end.
+        self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup())
 
     def value(self, name: str) -> Any:
         """The present value of a parameter; an unset list is empty. Raises KeyError for one that was not declared."""
@@ -130,8 +131,13 @@ class Node(LifecycleNode):
     def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
         known = {parameter.name: parameter for parameter in self.PARAMETERS}
         for new in parameters:
-            if new.name in known and (complaint := known[new.name].complaint(new.value)):
+            if new.name not in known:
+                continue
+            if complaint := known[new.name].complaint(new.value):
                 return SetParametersResult(successful=False, reason=complaint)
+            if known[new.name].fixed and self._state != "unconfigured":
+                reason = f"parameter '{new.name}' is read at configuration, and the node is {self._state}: clean it up, then set it"
+                return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
     # Steps of the lifecycle, for subclasses.
@@ -149,7 +155,7 @@ class Node(LifecycleNode):
         self._offered = []
 
     def cleanup(self) -> None:
-        """Undo `configure`; the node may still be active."""
+        """Undo `configure`, also one that failed half-way; the node may still be active."""
         self.deactivate()
         self._failure = ""
 
@@ -210,10 +216,26 @@ class Node(LifecycleNode):
         except Exception as error:  # whatever a model or a user's class raises must end as a failed transition, not as a dead node
             self._error = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigurationError) else str(error)
             self.get_logger().error(f"{step.__name__} failed: {self._error}")
+            if step == self.configure:
+                self._undo()
             self.publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
         self._error, self._state = "", after
         return parent(state)
+
+    def _undo(self) -> None:
+        """Let go of what a failed configuration has made."""
+        try:
+            self.cleanup()
+        except Exception as error:
+            self.get_logger().error(f"cleanup after it failed too: {type(error).__name__}: {error}")
+
+    def wait_for_end(self, busy: threading.Lock, seconds: float, what: str) -> None:
+        """Wait until nobody holds a lock; for `deactivate`. Not while the process ends, which waits for nothing. Raises RuntimeError."""
+        if not self.stopping.is_set():
+            if not busy.acquire(timeout=seconds):
+                raise RuntimeError(f"{what} did not end within {seconds:g} s")
+            busy.release()
 
     def status(self) -> DiagnosticStatus:
         """State, and what is wrong, as diagnostics tell it."""

@@ -50,6 +50,7 @@ _POLL = 0.1
 _ASK_AGAIN = 5.0  # seconds, for the first answer of a service
 _GOAL_ANSWER = 20.0  # seconds that a driver may take to accept or reject a motion
 _SAFE_END = 30.0  # seconds that a motion may take to end after it was cancelled
+_HOPE = 30.0  # times its timeout that a scorer which hangs is waited for: meanwhile the ensemble goes on without it, and does not ask again
 
 
 class RemoteError(RuntimeError):
@@ -98,14 +99,18 @@ class _Service:
     def call(self, request: Any) -> Any:
         what = f"service '{self._client.service_name}'"
         if not self.ready:
+            self._has_answered = False
             raise RemoteError(
                 f"{what} is not there: its node ended or is not active; restart it (its log and /diagnostics say why it ended)"
             )
+        # Once it has answered, an answer that does not come is not lost: it hangs, and must not find a heap of requests afterwards.
         again = math.inf if self._has_answered else _ASK_AGAIN
         asking = Repeated(lambda: self._client.call_async(request), self._client.remove_pending_request, again)
-        self._has_answered = False
         try:
             response = wait(asking.answer, self._timeout, what, self._client.service_is_ready, self._should_stop, asking.poll)
+        except RemoteError:
+            self._has_answered = self._has_answered and self.ready  # else whoever comes back has to find this client first
+            raise
         finally:
             asking.close()
         self._has_answered = True
@@ -136,7 +141,7 @@ class RemoteScorer:
         node_name: of the scorer node; its services are `<node_name>/score` and `<node_name>/assess`.
         name: in the ensemble.
         view: the camera whose image it scores on.
-        timeout: seconds for one answer.
+        timeout: of the ensemble, seconds; also for what the scorer says of things as they are.
     """
 
     differentiable = False
@@ -154,7 +159,7 @@ class RemoteScorer:
         cost: float = 1e-3,
     ) -> None:
         self.name, self.view, self.cost, self._scenes = name, view, cost, scenes
-        self._scoring = _Service(node, srv.ScoreProposals, f"{node_name}/score", timeout, group, should_stop)
+        self._scoring = _Service(node, srv.ScoreProposals, f"{node_name}/score", _HOPE * timeout, group, should_stop)
         self._assessing = _Service(node, srv.AssessRelation, f"{node_name}/assess", timeout, group, should_stop)
 
     def energy(self, batch: Batch, context: Context) -> Tensor:

@@ -39,7 +39,6 @@ class ScorerNode(Node):
         Parameter("view", "front", "the camera whose images are scored on"),
         Parameter("grounders", ManipulationConfig.grounders, "vision-language experts of a relation scorer"),
         Parameter("options", "{}", "further arguments of the scorer, as a YAML mapping: '{preference: 0.5}'"),
-        Parameter("weight", 1.0, "weight of its energies that it asks for", low=0.0, high=1000.0, fixed=False),
         Parameter("view_timeout", 5.0, "seconds to wait for the image that is asked for", low=0.0, high=60.0, fixed=False),
         Parameter("annotate", True, "whether to publish annotated images", fixed=False),
     )
@@ -91,7 +90,7 @@ class ScorerNode(Node):
         start = time.monotonic()
         assert self._scorer is not None
         score = response.score
-        score.scorer, score.weight = self._scorer.name, float(self.value("weight"))
+        score.scorer = self._scorer.name
         try:
             batch = conversions.batch_from_message(request.proposals)
             relation = conversions.relation_from_message(request.relation)

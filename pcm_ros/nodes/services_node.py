@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from rclpy.timer import Timer
+
 from pcm_ros import msg, srv
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter, run
@@ -31,6 +33,7 @@ class ServicesNode(Node):
     def __init__(self) -> None:
         super().__init__("services")
         self._workers: dict[str, Worker] = {}
+        self._expiry: Timer | None = None
 
     def configure(self) -> None:
         for parameter in ("tasks", "warm_up"):
@@ -38,14 +41,14 @@ class ServicesNode(Node):
                 raise ConfigurationError(f"parameter '{parameter}' names {', '.join(unknown)}; allowed: {', '.join(TASKS)}")
         if not self.value("tasks"):
             raise ConfigurationError(f"parameter 'tasks' is empty; allowed: some of {', '.join(TASKS)}")
-        self._tasks = [TASKS[name](self.value) for name in dict.fromkeys(self.value("tasks"))]
         self._progress = self.create_publisher(msg.ServiceProgress, "~/progress", 100)
         self._expiry = self.create_timer(0.1, self._expire, callback_group=self.free_group)
 
     def activate(self) -> None:
         waiting, longest, grace = (self.value(name) for name in ("waiting", "longest", "grace"))
         log = self.get_logger().error
-        for task in self._tasks:
+        for name in dict.fromkeys(self.value("tasks")):
+            task = TASKS[name](self.value)  # anew: a thread that was given up may still be at work with an earlier one
             worker = Worker(task, waiting, longest, grace, self._tell, log, task.name in self.value("warm_up"))
             self._workers[task.name] = worker
             self._offer(worker)
@@ -72,14 +75,16 @@ class ServicesNode(Node):
     def deactivate(self) -> None:
         for worker in self._workers.values():
             worker.close()
+            worker.task.close()
         self._workers = {}
         super().deactivate()
 
     def cleanup(self) -> None:
         super().cleanup()
-        self.destroy_timer(self._expiry)
-        self.destroy_publisher(self._progress)
-        self._tasks = []
+        if self._expiry is not None:
+            self.destroy_timer(self._expiry)
+            self.destroy_publisher(self._progress)
+        self._expiry = None
 
     def report(self) -> dict[str, str]:
         workers = dict(self._workers)

@@ -27,13 +27,15 @@ from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Paramete
 from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, view_topic
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, Observation
 
+_SAFE_END = 30.0  # seconds that a motion may take to end safely when the node is deactivated
+
 
 class SimNode(Node):
     """PyBullet behind the topics and the action of a real cell."""
 
     PARAMETERS = (
         Parameter("task", "demo", "what a scene consists of: the name of a task of the simulator"),
-        Parameter("seed", 0, "seed of the first scene", low=0, high=2**62),
+        Parameter("seed", 0, "seed of the first scene", low=0, high=2**63 - 1),
         Parameter(
             "republish_period", 1.0, "seconds after which unchanged views are sent again with a new stamp", low=0.1, high=60.0, fixed=False
         ),
@@ -46,7 +48,18 @@ class SimNode(Node):
         self._observation: Observation | None = None
         self._stamp_ns = 0
         self._moving = False
+        self._halted = self._halted_motion = threading.Event()  # a new one with each activation
         self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
+        # As long as the node: an answer that is on its way must not be lost. Motions are refused unless it is active.
+        self._server = ActionServer(
+            self,
+            ExecutePickPlace,
+            "workcell/execute",
+            self._execute,
+            goal_callback=self._consider,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=self.free_group,
+        )
 
     def configure(self) -> None:
         from pcm_ros.sim.workcell import SimWorkcell
@@ -61,19 +74,11 @@ class SimNode(Node):
         self._limits_publisher = self.create_publisher(msg.WorkcellLimits, "workcell/limits", LATCHED)
         self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
         self._change_publisher = self.create_publisher(Header, SCENE_CHANGED_TOPIC, LATCHED)
-        self._server = ActionServer(
-            self,
-            ExecutePickPlace,
-            "workcell/execute",
-            self._execute,
-            goal_callback=self._consider,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            callback_group=self.free_group,
-        )
         self._timer = self.create_timer(self.value("republish_period"), self._republish, callback_group=MutuallyExclusiveCallbackGroup())
         self._timer.cancel()
 
     def activate(self) -> None:
+        self._halted = threading.Event()
         self._limits_publisher.publish(conversions.limits_message(self._cell.limits))
         with self._busy:
             self._look()
@@ -83,14 +88,16 @@ class SimNode(Node):
 
     def deactivate(self) -> None:
         super().deactivate()
-        self._timer.cancel()
+        if self._cell is not None:
+            self._timer.cancel()
+        self._halted.set()
+        self.wait_for_end(self._busy, _SAFE_END, "the motion that was under way")
 
     def cleanup(self) -> None:
         if self._cell is None:
             return
         super().cleanup()
         self.destroy_timer(self._timer)
-        self._server.destroy()
         for publisher in (*self._view_publishers.values(), self._limits_publisher, self._joint_publisher, self._change_publisher):
             self.destroy_publisher(publisher)
         with self._busy:
@@ -134,7 +141,7 @@ class SimNode(Node):
         if not self.active or self._moving:
             self.get_logger().warning("pick and place rejected: " + ("another one is being carried out" if self.active else INACTIVE))
             return GoalResponse.REJECT
-        self._moving = True
+        self._moving, self._halted_motion = True, self._halted
         return GoalResponse.ACCEPT
 
     def _execute(self, goal: ServerGoalHandle) -> ExecutePickPlace.Result:
@@ -146,11 +153,13 @@ class SimNode(Node):
             if (now := time.monotonic()) - last > 0.2:
                 last = now
                 goal.publish_feedback(ExecutePickPlace.Feedback(elapsed=now - start))
-            return goal.is_cancel_requested or self.stopping.is_set()
+            return goal.is_cancel_requested or self.stopping.is_set() or self._halted_motion.is_set()
 
         try:
             action = conversions.pick_place_from_message(goal.request.action)
             with self._busy:
+                if self._halted_motion.is_set():
+                    raise conversions.InvalidMessage(INACTIVE)
                 self._untouched = None
                 outcome = self._cell.execute(action, should_stop)
                 result.error_code, result.error_msg = int(outcome.code), outcome.message

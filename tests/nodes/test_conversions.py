@@ -105,6 +105,8 @@ def spoilt(change) -> msg.View:  # type: ignore[no-untyped-def]
         (lambda m: setattr(m.depth, "height", 5), "step \\* height"),
         (lambda m: setattr(m.image, "width", 0), "must not be empty"),
         (lambda m: setattr(m, "name", ""), "empty name"),
+        (lambda m: setattr(m.header, "frame_id", "camera_link"), "frame_id is 'camera_link'; allowed: 'world'"),
+        (lambda m: setattr(m.camera_info, "width", 1280), "the calibration must be that of the image"),
         (lambda m: setattr(m.camera_info, "d", [0.1, 0.0, 0.0, 0.0, 0.0]), "rectify"),
         (lambda m: setattr(m.camera_info, "k", np.zeros(9)), "positive focal lengths"),
         (lambda m: setattr(m.pose.orientation, "w", 9.0), "length"),

@@ -12,11 +12,12 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.signals import SignalHandlerOptions
 
 from pcm_ros import srv
 from pcm_ros.action import ExecutePickPlace
-from pcm_ros.nodes.lifecycle import Node
+from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter
 from pcm_ros.nodes.remote import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
 
@@ -101,6 +102,71 @@ def test_what_a_call_ran_into_is_told_until_the_next_one_succeeds(
     node.error = None
     assert answered(client.call_async(srv.JudgeScene.Request()))
     assert node.status().message == "active"
+
+
+class Halves(Node):
+    """Its configuration may fail half-way."""
+
+    PARAMETERS = (Parameter("size", 1, "of something", low=1, high=9), Parameter("rate", 1.0, "of it", low=0.0, high=9.0, fixed=False))
+
+    def __init__(self) -> None:
+        super().__init__("halves")
+        self.held: list[str] = []
+        self.works = False
+
+    def configure(self) -> None:
+        self.held.append("first half")
+        if not self.works:
+            raise ConfigurationError("no second half")
+        self.held.append("second half")
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self.held.clear()
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> Iterator[Halves]:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=[], domain_id=98, signal_handler_options=SignalHandlerOptions.NO)
+    yield Halves()
+    rclpy.try_shutdown()
+
+
+def test_a_failed_configuration_leaves_nothing_behind(halves: Halves) -> None:
+    assert halves.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert halves.held == []
+    assert halves.status().message == "no second half"
+    halves.works = True
+    assert halves.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert halves.held == ["first half", "second half"]
+
+
+def test_what_is_read_at_configuration_can_be_set_before_it(halves: Halves) -> None:
+    def setting(name: str, value: float) -> Any:
+        return halves.set_parameters([RosParameter(name, value=value)])[0]
+
+    assert setting("size", 3).successful
+    assert not setting("size", 10).successful
+    halves.works = True
+    assert halves.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    refused = setting("size", 4)
+    assert not refused.successful and "clean it up, then set it" in refused.reason
+    assert setting("rate", 4.0).successful
+    assert halves.value("size") == 3
+    assert halves.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert setting("size", 4).successful
+
+
+def test_a_deactivation_waits_for_what_is_under_way(halves: Halves) -> None:
+    busy = threading.Lock()
+    with busy, pytest.raises(RuntimeError, match=r"the motion did not end within 0\.1 s"):
+        halves.wait_for_end(busy, 0.1, "the motion")
+    halves.wait_for_end(busy, 0.1, "the motion")
+    assert not busy.locked()
+    halves.stopping.set()
+    with busy:
+        halves.wait_for_end(busy, 60.0, "a process that ends waits for nothing")
 
 
 @pytest.mark.parametrize(

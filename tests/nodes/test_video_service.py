@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from pcm_ros.nodes.services.task import Refused, Work
-from pcm_ros.nodes.services.video_qa import VideoQuestions, rgb_of
+from pcm_ros.nodes.services.video_qa import MOST_TOPICS, Topics, VideoQuestions, rgb_of
 from tests.models.tiny_language import make_model
 
 QUESTION = "Which object moves first?"
@@ -74,6 +77,39 @@ def test_what_does_not_fit_is_refused_with_what_is_allowed(task: VideoQuestions,
     with pytest.raises(Refused, match=said) as refusal:
         task.answer(request(**fields), work())
     assert refusal.value.code == "INVALID_REQUEST"
+
+
+def test_topics_that_nobody_asks_about_any_more_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rclpy.init(args=[], domain_id=97, signal_handler_options=SignalHandlerOptions.NO)
+    talker = rclpy.create_node("talker")
+    names = [f"/camera_{number}" for number in range(MOST_TOPICS + 1)]
+    topics = Topics(names[:1])
+    try:
+        for name in names[1:MOST_TOPICS]:
+            topics.listen(name)
+        since = topics.since(names[1])
+        topics.listen(names[1])
+        assert topics.since(names[1]) == since, "it is heard already"
+        topics.listen(names[-1])
+        with pytest.raises(KeyError):
+            topics.since(names[2])  # asked about longest ago, of those that are not to be heard for good
+        publisher = talker.create_publisher(Image, names[-1], qos_profile_sensor_data)
+        deadline = time.monotonic() + 20
+        while not topics.last(names[-1], 60.0)[0] and time.monotonic() < deadline:
+            publisher.publish(clip(1)[0])
+            time.sleep(0.05)
+        assert topics.last(names[-1], 60.0)[0]
+        with pytest.raises(Refused, match="not a topic"):
+            topics.listen("not a topic")
+        topics.close()
+        deadline = time.monotonic() + 20
+        while publisher.get_subscription_count() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert publisher.get_subscription_count() == 0
+    finally:
+        topics.close()
+        rclpy.try_shutdown()
 
 
 def test_no_time_left_is_said(task: VideoQuestions) -> None:

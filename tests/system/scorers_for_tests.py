@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ class Raises(Indifferent):
 
     def energy(self, batch: Batch, context: Any) -> Tensor:
         raise ZeroDivisionError("division by zero in this expert")
+
+
+class HangsAtFirst(Indifferent):
+    """Its first answer takes longer than anybody waits."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def energy(self, batch: Batch, context: Any) -> Tensor:
+        self.calls += 1
+        time.sleep(25.0 if self.calls == 1 else 0.0)
+        return super().energy(batch, context)
 
 
 class CountsWrong(Indifferent):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
+from rclpy.node import Node
 
 from pcm_ros import bringup, msg
+from pcm_ros.action import ExecutePickPlace
 from pcm_ros.client import ManipulationClient, Outcome
 from pcm_ros.processes import RunningSystem
 
@@ -48,6 +51,25 @@ class Bench:
     def manipulate(self, instruction: str = INSTRUCTION, seed: int = 0) -> tuple[Outcome, list[msg.ConsensusState]]:
         states: list[msg.ConsensusState] = []
         return self.client.manipulate(instruction, seed, states.append, timeout=400.0), states
+
+
+class MotionFeedback:
+    """Hears the feedback of the motions of the cell, which is sent while they are under way."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self.begun, self.count = node, threading.Event(), 0
+        topic = "workcell/execute/_action/feedback"
+        self._heard = node.create_subscription(ExecutePickPlace.Impl.FeedbackMessage, topic, self._hear, 10)
+
+    def _hear(self, _: object) -> None:
+        self.count += 1
+        self.begun.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._node.destroy_subscription(self._heard)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
-from system_bench import INSTRUCTION, RELATION_SCORER, Bench, own_domain, running_system, write_parameters
+from system_bench import INSTRUCTION, RELATION_SCORER, Bench, MotionFeedback, own_domain, running_system, write_parameters
 
 from pcm_ros import bringup, msg
 from pcm_ros.client import ManipulationClient
@@ -31,6 +31,7 @@ from pcm_ros.nodes.views import view_topic
 from pcm_ros.processes import BringupError, Lifecycle, RunningNode, RunningSystem
 
 CAMERAS = ("front", "top")
+SCENE = 0
 pytestmark = pytest.mark.timeout(600)  # a busy machine is no failure
 
 
@@ -57,6 +58,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     scorers = {f"scorer_{view}": {**RELATION_SCORER, "view": view} for view in CAMERAS}
     scorers["scorer_nan"] = {"scorer": "scorers_for_tests:SaysNan", "view": "front"}
     scorers["scorer_raises"] = {"scorer": "scorers_for_tests:Raises", "view": "front"}
+    scorers["scorer_hangs"] = {"scorer": "scorers_for_tests:HangsAtFirst", "view": "front"}
     scorers["scorer_counts"] = {"scorer": "scorers_for_tests:CountsWrong", "view": "front"}
     raw = {view_topic(camera): f"raw/{camera}" for camera in CAMERAS}
     file = write_parameters(folder / "parameters.yaml", scorers, quorum=0.4, iterations=3, attempts=1, view_timeout=5.0)
@@ -90,6 +92,7 @@ def zero_depth(view: msg.View) -> msg.View:
 
 def test_scorers_that_raise_or_say_nan_or_count_wrong_are_left_out_and_named(bench: Bench) -> None:
     looked_at = bench.client.node.create_subscription(Image, "scorer_counts/annotated", lambda _: None, qos_profile_sensor_data)
+    started = time.monotonic()
     outcome, states = bench.manipulate()
     planning = [state for state in states if state.phase == "planning"]
     assert planning and outcome.error != "ERROR"
@@ -99,6 +102,12 @@ def test_scorers_that_raise_or_say_nan_or_count_wrong_are_left_out_and_named(ben
         assert "ZeroDivisionError: division by zero in this expert" in dropped["scorer_raises"]
         assert "energies of shape (129,) for 128 proposals" in dropped["scorer_counts"] or "(130,) for 129" in dropped["scorer_counts"]
     bench.client.node.destroy_subscription(looked_at)
+    hung = [dict(zip(state.dropped, state.dropped_reasons, strict=True)).get("scorer_hangs", "") for state in planning]
+    assert hung[0] == "no answer within 10 s"
+    assert set(hung[1:3]) == {"still busy with an earlier call"}
+    time.sleep(max(0.0, started + 40.0 - time.monotonic()))
+    _, states = bench.manipulate()
+    assert all("scorer_hangs" not in state.dropped for state in states if state.phase == "planning"), "it takes part when it has come back"
     assert not bench.running.ended()
 
 
@@ -144,21 +153,48 @@ def test_parameter_out_of_range_is_refused_at_run_time(bench: Bench) -> None:
     assert result_of(3.0).successful
 
 
+def transit(bench: Bench, name: str, *transitions: str) -> None:
+    lifecycle = Lifecycle(bench.client.node, name)
+    for transition in transitions:
+        lifecycle.request(getattr(Transition, f"TRANSITION_{transition}"))
+        deadline = time.monotonic() + 120
+        while not lifecycle.decided():
+            assert time.monotonic() < deadline, (name, transition)
+            time.sleep(0.02)
+        assert lifecycle.outcome(), (name, transition)
+    lifecycle.close()
+
+
+@pytest.mark.parametrize("name", ["consensus", "sim"])
+def test_a_node_that_is_deactivated_at_work_ends_it_safely_and_says_so(bench: Bench, name: str) -> None:
+    """The motion has ended when the transition has, the goal gets its result though the node is cleaned up at once, and all goes on."""
+    bench.client.reset(SCENE)
+    with MotionFeedback(bench.client.node) as motion:
+        goal = bench.client.start(INSTRUCTION)
+        assert motion.begun.wait(240)
+        transit(bench, name, "DEACTIVATE")
+        before = motion.count
+        time.sleep(1.0)
+        assert motion.count == before, "nothing moves any more"
+        transit(bench, name, "CLEANUP")
+        outcome = goal.result(120)
+        assert outcome.error == ("CANCELED" if name == "consensus" else outcome.error) and not outcome.success
+        transit(bench, name, "CONFIGURE", "ACTIVATE")
+        bench.client.reset(SCENE)
+        motion.begun.clear()
+        again = bench.client.start(INSTRUCTION)
+        assert motion.begun.wait(240)
+        again.cancel()
+        assert again.result(120).error == "CANCELED"
+
+
 def test_nodes_that_are_configured_again_work_as_before(bench: Bench) -> None:
     """The simulator forgets what it was asked before, and the consensus node waits for nobody whom it has met since."""
     asked = bench.client.reset(5, "relations-1")
     bench.manipulate(asked)  # all have met
     asked = bench.client.reset(5, "relations-1")
     for name in ("sim", "consensus"):
-        lifecycle = Lifecycle(bench.client.node, name)
-        for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
-            lifecycle.request(getattr(Transition, f"TRANSITION_{transition}"))
-            deadline = time.monotonic() + 120
-            while not lifecycle.decided():
-                assert time.monotonic() < deadline, (name, transition)
-                time.sleep(0.02)
-            assert lifecycle.outcome(), (name, transition)
-        lifecycle.close()
+        transit(bench, name, "DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE")
     assert bench.client.reset(5, "relations-1") == asked
     start = time.monotonic()
     bench.manipulate(asked)

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from system_bench import INSTRUCTION, RELATION_SCORER, Bench, running_system, write_parameters
+from system_bench import INSTRUCTION, RELATION_SCORER, Bench, MotionFeedback, running_system, write_parameters
 
 from pcm_ros import msg
 from pcm_ros.nodes.conversions import numbers_of
@@ -85,8 +86,15 @@ def test_cancel_while_planning(bench: Bench) -> None:
 
 
 def test_cancel_while_moving(bench: Bench) -> None:
-    error, _, states = cancel_at(bench, "chosen")
-    assert error == "CANCELED"
+    states: list[msg.ConsensusState] = []
+    with MotionFeedback(bench.client.node) as motion:
+        goal = bench.client.start(INSTRUCTION, 0, states.append)
+        assert motion.begun.wait(180)
+        goal.cancel()
+        assert goal.result(180).error == "CANCELED"
+        ended = motion.count
+        time.sleep(1.0)
+        assert motion.count == ended
     assert all("OK" not in state.message for state in states if state.phase == "executed")
     assert bench.client.reset(SCENE) == INSTRUCTION
 

@@ -76,6 +76,9 @@ class ServedTask(ABC):
     def warm_up(self) -> None:
         """Load the models that the parameters name. Called in the task's thread, before the first request, where the node is told to."""
 
+    def close(self) -> None:  # noqa: B027 most tasks hold nothing but models
+        """Let go of what is held beside models; the node is deactivated, and nothing is asked of this object afterwards."""
+
 
 def checked_deadline(deadline: float, longest: float) -> float:
     """Seconds that a request may take. Raises Refused."""

@@ -62,29 +62,53 @@ class Topics:
         self._lock = threading.Lock()
         self._heard: dict[str, collections.deque[tuple[float, Rgb]]] = {}
         self._since: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._subscriptions: dict[str, Any] = {}
+        self._kept_for_good = frozenset(names)
         self._node: Any = None
         for name in names:
             self.listen(name)
 
     def listen(self, name: str) -> None:
-        """Hear a topic from now on. Raises Refused for a name that cannot be one, or one topic too many."""
+        """Hear a topic from now on; one more than MOST_TOPICS takes the place of another. Raises Refused for a name that cannot be one."""
         with self._lock:
             if name in self._heard:
+                self._asked[name] = time.monotonic()
                 return
-            if len(self._heard) >= MOST_TOPICS:
-                raise Refused("INVALID_REQUEST", f"topic is '{name}'; the node hears {MOST_TOPICS} already: {', '.join(self._heard)}")
             if self._node is None:
                 self._node = rclpy.create_node("video_listener")
                 self._executor = SingleThreadedExecutor(context=self._node.context)
                 self._executor.add_node(self._node)
-                threading.Thread(target=self._spin, name="video listener", daemon=True).start()
+                threading.Thread(target=self._spin, args=(self._executor,), name="video listener", daemon=True).start()
+            if len(self._heard) >= MOST_TOPICS:
+                self._make_room()
             kept: collections.deque[tuple[float, Rgb]] = collections.deque(maxlen=int(LONGEST_TOPIC * PER_SECOND))
             try:
-                self._node.create_subscription(Image, name, lambda image: self._keep(kept, image), qos_profile_sensor_data)
+                heard = self._node.create_subscription(Image, name, lambda image: self._keep(kept, image), qos_profile_sensor_data)
             except Exception as error:  # rclpy's for names, which share no class
                 raise Refused("INVALID_REQUEST", f"topic is '{name}': {error}") from error
+            self._subscriptions[name] = heard
             self._heard[name], self._since[name] = kept, time.monotonic()
+            self._asked[name] = self._since[name]
             self._executor.wake()
+
+    def close(self) -> None:
+        """Hear nothing any more."""
+        with self._lock:
+            if self._node is not None:
+                self._executor.shutdown(timeout_sec=1.0)
+                self._node.destroy_node()
+            self._node, self._heard, self._since = None, {}, {}
+
+    def _make_room(self) -> None:
+        """Let go of the topic that was asked about longest ago, unless it is to be heard for good."""
+        left = [name for name in self._asked if name not in self._kept_for_good]
+        if not left:
+            raise Refused("INVALID_REQUEST", f"{MOST_TOPICS} topics are heard for good (parameter 'video_qa.topics'), which is the most")
+        oldest = min(left, key=self._asked.__getitem__)
+        self._node.destroy_subscription(self._subscriptions.pop(oldest))
+        for known in (self._heard, self._since, self._asked):
+            del known[oldest]
 
     def last(self, name: str, seconds: float) -> tuple[list[Rgb], list[float]]:
         """Images of the last seconds and the times at which they came."""
@@ -98,9 +122,10 @@ class Topics:
         """time.monotonic() from which a topic is heard."""
         return self._since[name]
 
-    def _spin(self) -> None:
+    @staticmethod
+    def _spin(executor: SingleThreadedExecutor) -> None:
         with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+            executor.spin()
 
     @staticmethod
     def _keep(kept: collections.deque[tuple[float, Rgb]], image: Image) -> None:
@@ -156,6 +181,12 @@ class VideoQuestions(ServedTask):
     def warm_up(self) -> None:
         """Raises ModelUnavailable."""
         self._answerer()
+
+    def close(self) -> None:
+        """Hear no topic any more."""
+        if self._topics is not None:
+            self._topics.close()
+        self._topics = None
 
     def _answerer(self) -> Answerer:
         model = self.value("video_qa.model")
@@ -217,8 +248,7 @@ def response_of(answer: Answer, clip: Clip, work: Work) -> Any:
     response.carrying = list(answer.frames)
     response.carrying_images = [_image(clip, t) for t in answer.frames]
     response.frame_scores = [
-        msg.Score(scorer=name, weight=1.0, energies=[float(e) for e in energies])
-        for name, energies in sorted(answer.frame_energies.items())
+        msg.Score(scorer=name, energies=[float(e) for e in energies]) for name, energies in sorted(answer.frame_energies.items())
     ]
     response.agreement, response.things = float(answer.agreement), list(answer.things)
     response.waited = work.started - work.arrived
