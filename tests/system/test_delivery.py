@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import rclpy
 from losing_node import lose_first_answer
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.action import ActionServer
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
@@ -22,11 +24,12 @@ from std_msgs.msg import Header
 from system_bench import own_domain
 
 from pcm_ros import bringup, msg, srv
+from pcm_ros.action import ExecutePickPlace
 from pcm_ros.client import ManipulationClient
-from pcm_ros.nodes import conversions
-from pcm_ros.nodes.remote import RosWorkcell, _Service
+from pcm_ros.nodes import conversions, remote
+from pcm_ros.nodes.remote import RemoteError, RosWorkcell, _Service
 from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, ViewBuffer, view_topic
-from pcm_ros.tasks.manipulation.workcell import InvalidObservation, View
+from pcm_ros.tasks.manipulation.workcell import ExecutionCode, InvalidObservation, PickPlace, View
 
 PATIENCE = 60.0
 
@@ -118,6 +121,53 @@ def test_views_of_the_scene_before_a_change_are_not_planned_on(domain: Domain) -
     until(refuses_old_views)
     publish_until(camera, conversions.view_message(view(before + 1)), lambda: cell.views.newest_stamp("front") == before + 1)
     assert cell.observe().views[0].stamp_ns == before + 1
+
+
+def test_views_of_before_a_motion_that_failed_are_not_taken_for_what_it_led_to(domain: Domain) -> None:
+    driver, planner = domain.node("driver"), domain.node("planner")
+    camera = driver.create_publisher(msg.View, view_topic("front"), qos_profile_sensor_data)
+
+    def fail(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        goal.abort()
+        return ExecutePickPlace.Result(error_code=int(ExecutionCode.GRASP_FAILED), error_msg="it slipped")  # no stamp either
+
+    ActionServer(driver, ExecutePickPlace, "workcell/execute", fail, callback_group=ReentrantCallbackGroup())
+    cell = RosWorkcell(planner, ["front"], 1.0, 3600.0, PATIENCE, ReentrantCallbackGroup())
+    before = planner.get_clock().now().nanoseconds
+    publish_until(camera, conversions.view_message(view(before)), lambda: cell.views.newest_stamp("front") == before)
+    assert cell.observe().views[0].stamp_ns == before
+    ended = cell.execute(PickPlace(np.array([0.5, 0.0, 0.1]), 0.0, 0.05, np.array([0.5, 0.1, 0.1]), 0.0))
+    assert (ended.code, ended.message) == (ExecutionCode.GRASP_FAILED, "it slipped")
+    with pytest.raises(InvalidObservation, match="no new view arrived"):
+        cell.observe()
+    after = planner.get_clock().now().nanoseconds
+    publish_until(camera, conversions.view_message(view(after)), lambda: cell.views.newest_stamp("front") == after)
+    assert cell.observe().views[0].stamp_ns == after
+
+
+def test_a_scorer_that_hangs_finds_no_heap_of_requests(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_ASK_AGAIN", 0.2)
+    seen: list[int] = []
+    go_on = threading.Event()
+
+    def answer(request: srv.ScoreProposals.Request, response: srv.ScoreProposals.Response) -> srv.ScoreProposals.Response:
+        seen.append(len(seen))
+        if len(seen) == 2:
+            go_on.wait(PATIENCE)
+        return response
+
+    group = MutuallyExclusiveCallbackGroup()
+    domain.node("scorer").create_service(srv.ScoreProposals, "scorer/score", answer, callback_group=group)
+    service = _Service(domain.node("planner"), srv.ScoreProposals, "scorer/score", 2.0, ReentrantCallbackGroup(), lambda: False)
+    until(lambda: service.ready)
+    service.call(srv.ScoreProposals.Request())
+    asked = len(seen)
+    seen[:] = [0]
+    with pytest.raises(RemoteError, match="gave no answer within 2 s"):
+        service.call(srv.ScoreProposals.Request())
+    go_on.set()
+    service.call(srv.ScoreProposals.Request())
+    assert (asked, len(seen)) == (1, 3)
 
 
 def test_the_first_answer_of_a_scorer_is_asked_for_again_when_it_is_lost(domain: Domain) -> None:
