@@ -48,8 +48,11 @@ _DISTANCE = re.compile(
 )
 _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
-_VAGUE = ("few", "several", "many", "most", "half", "more", "enough", "various", "some", "rest", "pair", "everything", "either")
-_ORDINALS = ("second", "third", "fourth", "fifth", "next")
+_VAGUE = tuple("few several many most half more enough various some rest remaining pair everything either".split())  # noqa: SIM905
+_ORDINALS = ("second", "third", "fourth", "fifth", "next", "same")
+_MANNERS = ("slightly", "far", "much", "upside", "sideways", "aside", "apart", "together", "closely", "closer", "straight", "alone")
+# "Stack the blocks by size"
+_NO_OBJECTS = ("size", "height", "length", "color", "colour", "shape", "kind", "type", "order", "hand", "turns", "itself", "themselves")
 # Words in -s that name one object.
 _ONE_OBJECT = frozenset(
     (  # noqa: SIM905
@@ -398,6 +401,8 @@ class _Reader:
         """ "One of the mugs" -> "mug", "two of the mugs", "a couple of mugs" -> "two mugs", "largest of the mugs" -> "largest mug"."""
         if words[0] == "couple" and words[1:2] == ["of"] and len(words) > 2:
             words = ["two", *words[1:]]
+        if words[0] == "other" and len(words) > 2 and number_of(words[1]) is not None:  # "the other two mugs"
+            words = [words[1], "other", *words[2:]]
         of_them = words[1:2] == ["of"] and words[2:3] in (["the"], ["these"], ["those"])
         if of_them and len(words) > 4 and number_of(words[3]) and not number_of(words[0]):  # "one of the three mugs"
             words = [*words[:3], *words[4:]]
@@ -413,8 +418,10 @@ class _Reader:
         head = re.split(r" (?:with|without|of|for|other than)\b", text)[0].split()
         if head[0] in _VAGUE:
             raise self._error(f"'{head[0]}' is not understood: say how many, or 'all'", start)
-        if any(a in _ORDINALS and size_word(b) is not None for a, b in itertools.pairwise(head)):
-            raise self._error(f"'{text}': only the largest or smallest can be told, not the second", start)
+        if head[0] in _ORDINALS and len(head) > 1:
+            raise self._error(f"'{text}': describe it; of sizes, only the largest or smallest can be told, not the second", start)
+        if head[-1] in _MANNERS or head in [[word] for word in _NO_OBJECTS]:
+            raise self._error(f"'{text}' is not understood: '{head[-1]}' is no object, and nothing that can be done here", start)
         sizes = [word for word in head if size_word(word) is not None]
         if len(sizes) > 1:
             raise self._error(f"'{text}': one word of size in each phrase", start)
