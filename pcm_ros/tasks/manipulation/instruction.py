@@ -35,7 +35,7 @@ from pcm_ros.tasks.manipulation.instruction_errors import PHRASES, InstructionEr
 
 LENGTH_LIMIT = 500
 _COURTESY_AT_END = re.compile(
-    r"(?:[\s.!?,;]|\b(?:please|thanks|thank\s+you|now|carefully|gently|slowly|quickly|safely|neatly)(?=[\s.!?,;]*$))*$", re.IGNORECASE
+    r"(?:[\s.!?,;]|\b(?:please|thanks|thank\s+you|for\s+me|now|carefully|gently|slowly|quickly|safely|neatly)\b)*$", re.IGNORECASE
 )
 _PLACE = re.compile(
     r"(?:(?:other|left|right|far|near|opposite|front|back|rear|top|bottom)[ -](?:hand )?)?"
@@ -50,7 +50,7 @@ _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
 _VAGUE = tuple("few several many most half more enough various some rest remaining pair everything either".split())  # noqa: SIM905
 _ORDINALS = ("second", "third", "fourth", "fifth", "next", "same")
-_MANNERS = ("slightly", "far", "much", "upside", "sideways", "aside", "apart", "together", "closely", "closer", "straight", "alone")
+_MANNERS = tuple("along slightly far much upside sideways aside apart together closely closer straight alone".split())  # noqa: SIM905
 # "Stack the blocks by size"
 _NO_OBJECTS = ("size", "height", "length", "color", "colour", "shape", "kind", "type", "order", "hand", "turns", "itself", "themselves")
 # Words in -s that name one object.
