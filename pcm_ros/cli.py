@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -42,7 +42,7 @@ def describe() -> None:
     """Pre-trained models that come to an agreement, and a robot that acts on it."""
 
 
-def _fail(message: str, code: int = 2) -> None:
+def _fail(message: str, code: int = 2) -> NoReturn:
     from rich.console import Console
     from rich.markup import escape
 
@@ -63,7 +63,6 @@ def _shown(instruction: str, picture: Path | None, means: list[str] | None) -> t
         return (None, {}) if picture is None else (load_picture(picture), correspondence_of(means or []))
     except ValueError as error:
         _fail(str(error))
-        raise
 
 
 @app.command(
@@ -244,7 +243,6 @@ def picture(
     cell.close()
     if view is None:
         _fail(f"task '{task}' says its goals and shows no pictures; `image-goal` does")
-    assert view is not None
     try:
         save_picture(out, view)
     except OSError as error:
@@ -296,7 +294,6 @@ def maths(
         code = solve_and_show(question_of(question), options, as_json)
     except MathsError as error:
         _fail(str(error))
-        raise
     raise typer.Exit(code)
 
 
@@ -332,7 +329,6 @@ def video(
         code = answer_and_show(clip, question, options, as_json)
     except VideoError as error:
         _fail(str(error))
-        raise
     raise typer.Exit(code)
 
 
@@ -377,7 +373,6 @@ def image(
         code = paint_and_show(request, out, options, as_json)
     except ValueError as error:  # of the request, or an ImageError
         _fail(str(error))
-        raise
     raise typer.Exit(code)
 
 

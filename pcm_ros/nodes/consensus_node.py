@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.publisher import Publisher
 from visualization_msgs.msg import MarkerArray
@@ -34,7 +34,7 @@ from pcm_ros.nodes.remote import (
     Stopped,
 )
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consensus
-from pcm_ros.tasks.manipulation.generator import NothingToGrasp
+from pcm_ros.tasks.manipulation.generator import MOST_PROPOSALS, NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureError
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
@@ -44,7 +44,7 @@ from pcm_ros.tasks.manipulation.workcell import InvalidObservation
 
 _DEFAULTS = ManipulationConfig()
 CONFIG_PARAMETERS = (
-    Parameter("proposals", _DEFAULTS.proposals, "candidate actions in each iteration", low=1, high=100_000),
+    Parameter("proposals", _DEFAULTS.proposals, "candidate actions in each iteration", low=1, high=MOST_PROPOSALS),
     Parameter("iterations", _DEFAULTS.iterations, "iterations of the consensus at most", low=1, high=1000),
     Parameter("agreement", _DEFAULTS.agreement, "agreement of the scorers at which the iterations end early", low=0.01, high=1.0),
     Parameter(
@@ -72,8 +72,6 @@ CONFIG_PARAMETERS = (
 
 _SAFE_END = 45.0  # seconds that a goal may take to end when the node is deactivated: a motion has to end safely first
 Remote = RemoteScorer | RemoteGenerator | RemotePerception | RemoteGoalPictureReader
-
-
 _Part = TypeVar("_Part")
 
 
@@ -102,23 +100,13 @@ class ConsensusNode(Node):
         super().__init__("consensus")
         self._goal: ServerGoalHandle | None = None
         self._one_at_a_time = threading.Lock()
-        self._ended = threading.Event()  # a new one with each activation: a goal of an earlier one stays ended
-        self._ended_of_goal = self._ended
+        self._ended = self.ended  # the activation in which the goal began
         self._met: set[Remote] = set()
         self._others: set[Remote] = set()
         self._last = "none yet"
         self._parts: list[Any] = []
         self._markers: Publisher | None = None
-        # As long as the node: an answer that is on its way must not be lost. Goals are refused unless it is active.
-        self._server = ActionServer(
-            self,
-            Manipulate,
-            "~/manipulate",
-            self._manipulate,
-            goal_callback=self._consider,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            callback_group=self.free_group,
-        )
+        self._server = self.serve(Manipulate, "~/manipulate", self._manipulate, self._consider)
 
     def configure(self) -> None:
         try:
@@ -167,12 +155,8 @@ class ConsensusNode(Node):
         self._parts.append(part)
         return part
 
-    def activate(self) -> None:
-        self._ended = threading.Event()
-
     def deactivate(self) -> None:
         super().deactivate()
-        self._ended.set()
         self.wait_for_end(self._one_at_a_time, _SAFE_END, "the goal that was running")
 
     def cleanup(self) -> None:
@@ -197,7 +181,7 @@ class ConsensusNode(Node):
 
     def _should_stop(self) -> bool:
         goal = self._goal
-        return self.stopping.is_set() or self._ended_of_goal.is_set() or (goal is not None and goal.is_cancel_requested)
+        return self.stopping.is_set() or self._ended.is_set() or (goal is not None and goal.is_cancel_requested)
 
     def _consider(self, _: Manipulate.Goal) -> GoalResponse:
         if not self.active:
@@ -212,7 +196,7 @@ class ConsensusNode(Node):
             text = f"another goal is running ({running}): cancel it, or wait for its end"
             return Manipulate.Result(error_code=int(Outcome.BUSY), error_msg=text)
         try:
-            self._goal, self._ended_of_goal = goal, self._ended
+            self._goal, self._ended = goal, self.ended
             return self._end(goal, *self._carry_out(goal))
         finally:
             self._goal = None

@@ -29,7 +29,6 @@ from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
 
 KEPT_SCENES = 4
-MOST_PROPOSALS = 100_000
 
 
 class GeneratorNode(Node):
@@ -138,8 +137,6 @@ class GeneratorNode(Node):
 
     def _propose(self, request: srv.Propose.Request, response: srv.Propose.Response) -> srv.Propose.Response:
         try:
-            if not 1 <= request.count <= MOST_PROPOSALS:
-                raise conversions.InvalidMessage(f"count is {request.count}; allowed: 1 to {MOST_PROPOSALS}")
             scene, observation = self._known(request.scene)
             relation, held = conversions.relation_from_message(request.relation), conversions.relations_from_messages(request.held)
             generator = PickPlaceGenerator(self._counted(request.count))
@@ -155,7 +152,10 @@ class GeneratorNode(Node):
         return response
 
     def _counted(self, count: int) -> GeneratorConfig:
-        return dataclasses.replace(self._generator_config, count=count)
+        try:
+            return dataclasses.replace(self._generator_config, count=count)
+        except ValueError as error:
+            raise conversions.InvalidMessage(str(error)) from error
 
     def _known(self, message: msg.Scene) -> tuple[Scene, Observation]:
         """Scene and images of a scene of images perceived here; what is kept for them (heights, grasps) is found again."""

@@ -23,6 +23,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -108,6 +110,7 @@ class Node(LifecycleNode):
         self._failure = ""
         self._state = "unconfigured"
         self._offered: list[Service] = []
+        self.ended = threading.Event()  # set by a deactivation; a new one with each activation: what began in an earlier one stays ended
         for parameter in self.PARAMETERS:
             default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
             if default == []:
@@ -150,6 +153,7 @@ class Node(LifecycleNode):
 
     def deactivate(self) -> None:
         """Stop answering; keep what was loaded."""
+        self.ended.set()
         for service in self._offered:
             self.destroy_service(service)
         self._offered = []
@@ -176,6 +180,24 @@ class Node(LifecycleNode):
         self._offered.append(service)
         return service
 
+    def serve(
+        self, kind: Any, name: str, execute: Callable[[ServerGoalHandle], Any], consider: Callable[[Any], GoalResponse]
+    ) -> ActionServer:
+        """An action, for as long as the node: one that goes with a deactivation takes the results with it that are on their way.
+
+        Args:
+            consider: has to refuse goals while the node is not active. Cancellations are always accepted.
+        """
+        return ActionServer(
+            self,
+            kind,
+            name,
+            execute,
+            goal_callback=consider,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=self.free_group,
+        )
+
     def failed(self, error: Exception) -> str:
         """Log what a call ran into, with the traceback of what nobody expected; what to answer. Diagnostics show it until `succeeded`."""
         known = isinstance(error, self.EXPECTED)
@@ -195,6 +217,7 @@ class Node(LifecycleNode):
         return self._step(self.configure, super().on_configure, state, "inactive")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.ended = threading.Event()
         return self._step(self.activate, super().on_activate, state, "active")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

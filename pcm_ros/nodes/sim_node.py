@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import qos_profile_sensor_data
@@ -48,18 +48,9 @@ class SimNode(Node):
         self._observation: Observation | None = None
         self._stamp_ns = 0
         self._moving = False
-        self._halted = self._halted_motion = threading.Event()  # a new one with each activation
+        self._ended = self.ended  # the activation in which the motion began
         self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
-        # As long as the node: an answer that is on its way must not be lost. Motions are refused unless it is active.
-        self._server = ActionServer(
-            self,
-            ExecutePickPlace,
-            "workcell/execute",
-            self._execute,
-            goal_callback=self._consider,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            callback_group=self.free_group,
-        )
+        self._server = self.serve(ExecutePickPlace, "workcell/execute", self._execute, self._consider)
 
     def configure(self) -> None:
         from pcm_ros.sim.workcell import SimWorkcell
@@ -78,7 +69,6 @@ class SimNode(Node):
         self._timer.cancel()
 
     def activate(self) -> None:
-        self._halted = threading.Event()
         self._limits_publisher.publish(conversions.limits_message(self._cell.limits))
         with self._busy:
             self._look()
@@ -90,7 +80,6 @@ class SimNode(Node):
         super().deactivate()
         if self._cell is not None:
             self._timer.cancel()
-        self._halted.set()
         self.wait_for_end(self._busy, _SAFE_END, "the motion that was under way")
 
     def cleanup(self) -> None:
@@ -141,7 +130,7 @@ class SimNode(Node):
         if not self.active or self._moving:
             self.get_logger().warning("pick and place rejected: " + ("another one is being carried out" if self.active else INACTIVE))
             return GoalResponse.REJECT
-        self._moving, self._halted_motion = True, self._halted
+        self._moving, self._ended = True, self.ended
         return GoalResponse.ACCEPT
 
     def _execute(self, goal: ServerGoalHandle) -> ExecutePickPlace.Result:
@@ -153,12 +142,12 @@ class SimNode(Node):
             if (now := time.monotonic()) - last > 0.2:
                 last = now
                 goal.publish_feedback(ExecutePickPlace.Feedback(elapsed=now - start))
-            return goal.is_cancel_requested or self.stopping.is_set() or self._halted_motion.is_set()
+            return goal.is_cancel_requested or self.stopping.is_set() or self._ended.is_set()
 
         try:
             action = conversions.pick_place_from_message(goal.request.action)
             with self._busy:
-                if self._halted_motion.is_set():
+                if self._ended.is_set():
                     raise conversions.InvalidMessage(INACTIVE)
                 self._untouched = None
                 outcome = self._cell.execute(action, should_stop)

@@ -14,6 +14,8 @@ from pcm_ros.tasks.manipulation.world_model import PlanningContext, WorldModel, 
 
 # Between the release and the rest: what is not pressed into its support cannot push it away.
 RELEASE_HEIGHT = 0.004
+MOST_PROPOSALS = 100_000
+"""Of one iteration: memory."""
 
 
 class NothingToGrasp(RuntimeError):
@@ -25,7 +27,7 @@ class GeneratorConfig:
     """How proposals are drawn.
 
     Attributes:
-        count: proposals per iteration, >= 1.
+        count: proposals per iteration, 1 to MOST_PROPOSALS.
         explore: share of the proposals drawn from the prior although the strategy has learnt something, 0..1; half of their objects are
             drawn by what it has learnt: with few proposals in a round, the right object seldom meets the right place otherwise.
         modes: weights of the prior's kinds of target: anywhere, beside another object, on top of or in it, between two.
@@ -38,8 +40,8 @@ class GeneratorConfig:
     temperature: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"generator.count is {self.count}; allowed: >= 1")
+        if not 1 <= self.count <= MOST_PROPOSALS:
+            raise ValueError(f"generator.count is {self.count}; allowed: 1 to {MOST_PROPOSALS}")
         if not 0 <= self.explore <= 1:
             raise ValueError(f"generator.explore is {self.explore}; allowed: 0..1")
         if len(self.modes) != 4 or min(self.modes) < 0 or sum(self.modes) <= 0:

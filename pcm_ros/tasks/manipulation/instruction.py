@@ -7,7 +7,7 @@ The grammar is in `instruction.lark`. Understood are:
 - "and", commas: relations that hold together; "then", "after that", a new order after a full stop: a new stage;
 - short forms: "put the mug left of the bowl and behind the block" (same object), "left of the bowl and the block" (same relation),
   "the mug and the bowl", "and the block behind it" (no verb);
-- "it" = the object moved last; "the other mug" = one not meant before; "the blue one" = of the kind named last;
+- "it" = the object moved last; "the other mug" = one not meant before; "the blue one" = of the kind moved last;
 - several: "all the red blocks", "every can", "the blocks", "both mugs", "two cans" (at least), for what is moved; "between the two cans";
 - "next to each other": of two objects, the first one next to the second;
 - sizes: "the largest block", "the smaller mug", "the tallest can", "two small blocks": compared among the objects that fit the rest;
@@ -23,51 +23,22 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from pcm_ros.sight.words import COLOUR_NAMES, colour_and_kind
-from pcm_ros.tasks.manipulation.goal import NUMBERS, Goal, NounPhrase, Quantifier, Relation, RelationKind, number_of, singular, size_word
+from pcm_ros.tasks.manipulation.goal import Goal, NounPhrase, Quantifier, Relation, RelationKind, number_of, singular, size_word
 from pcm_ros.tasks.manipulation.instruction_errors import PHRASES, InstructionError, explained
+from pcm_ros.tasks.manipulation.noun_words import ADJECTIVES, DISTANCE, PLACE, complaint, counted, head_of, is_plural, several
 
 LENGTH_LIMIT = 500
 _COURTESY_AT_END = re.compile(
     r"(?:[\s.!?,;]|\b(?:please|thanks|thank\s+you|for\s+me|now|carefully|gently|slowly|quickly|safely|neatly)\b)*$", re.IGNORECASE
 )
-_PLACE = re.compile(
-    r"(?:(?:other|left|right|far|near|opposite|front|back|rear|top|bottom)[ -](?:hand )?)?"
-    r"(?:side|left|right|front|back|rear|top|bottom|middle|center|centre|edge|corner|end)(?: of .*)?"
-)
-_DISTANCE = re.compile(
-    r"\b(?:\d+|few|some|couple of|one|half|"
-    + "|".join(NUMBERS)
-    + r") ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$"
-)
 _ARTICLES = ("the", "these", "those", "my", "your", "our")
 _QUANTIFIERS = ("all", "every", "each", "both")
-_VAGUE = tuple("few several many most half more enough various some rest remaining pair everything either".split())  # noqa: SIM905
-_ORDINALS = ("second", "third", "fourth", "fifth", "next", "same")
-_MANNERS = tuple("along slightly far much upside sideways aside apart together closely closer straight alone".split())  # noqa: SIM905
-# "Stack the blocks by size"
-_NO_OBJECTS = ("size", "height", "length", "color", "colour", "shape", "kind", "type", "order", "hand", "turns", "itself", "themselves")
-# Words in -s that name one object.
-_ONE_OBJECT = frozenset(
-    (  # noqa: SIM905
-        "atlas axis basis bias binoculars canvas chaos chassis cosmos gas headphones iris jeans lens mantis molasses oasis pants pliers "
-        "rhinoceros scissors series shears sunglasses tennis thermos tongs trellis trousers tweezers"
-    ).split()
-)
-# What may stand before a comma inside a phrase, beside sizes and colours ("the shiny, red mug"); of anything else it may be another object.
-_ADJECTIVES = frozenset(
-    (  # noqa: SIM905
-        "bright broken clean cheap dark deep dirty dry dull empty fancy flat full glossy hard heavy hollow light long matte metallic "
-        "narrow new nice old open pale plain pretty rectangular round rusty shallow sharp shiny smooth soft solid spherical square thick "
-        "thin transparent triangular ugly warm wet wide wooden"
-    ).split()
-)
 _EACH_OTHER = ("each other", "one another")
 
 
@@ -75,7 +46,7 @@ def parse(text: str) -> Goal:
     """Read an instruction.
 
     Args:
-        text: at most 500 characters of English; letters of any script may occur in noun phrases. Takes time linear in the length.
+        text: at most 500 characters of English; letters of any script may occur in noun phrases.
 
     Returns:
         The goal; phrases are in lower case, without article.
@@ -224,8 +195,8 @@ class _Reader:
         self._check_articles([self.last_reference, noun] if self.last_reference else [noun])
         before = self.last_reference_phrase
         found = self._related(self.kind, [noun], self.subjects)
-        if _only_a_colour(before) and all(colour_and_kind(reference)[0] for relation in found for reference in relation.references):
-            raise self._error(f"The {before} what? Name it: 'the {before} {_head(self.last_reference_phrase)}'", noun.meta.start_pos)
+        if _only_a_colour(before) and all(all(colour_and_kind(reference)) for relation in found for reference in relation.references):
+            raise self._error(f"The {before} what? Name it: 'the {before} {head_of(self.last_reference_phrase)}'", noun.meta.start_pos)
         return found
 
     def _placed(self, placement: Tree, antecedent: list[str]) -> list[Relation]:
@@ -251,7 +222,7 @@ class _Reader:
         for reference, start in found:
             if NounPhrase.read(reference).quantifier != Quantifier.ONE:
                 raise self._error(f"'{reference}' are several objects: name one object for what others are placed by", start)
-            if _PLACE.fullmatch(reference):
+            if PLACE.fullmatch(reference):
                 raise self._error(f"'{reference}' is a place, not an object: say of what", start)
             if reference in self.subjects:
                 hint = "" if reference.startswith("other ") else f" (if another one is meant, say 'the other {reference}')"
@@ -279,7 +250,7 @@ class _Reader:
             if own:
                 kind = own if colour else ""
             elif kind:
-                if phrase in ("lime", "orange") or _is_plural(_head(kind)):
+                if phrase in ("lime", "orange") or is_plural(head_of(kind)):
                     raise self._error(f"The {phrase} what? Name it: 'the {phrase} {kind}'", noun.meta.start_pos)
                 whole = f"{phrase} {kind}"
                 self.named = [whole if name == phrase else name for name in self.named]
@@ -290,9 +261,9 @@ class _Reader:
     def _between_two(self, pair: Tree) -> list[Relation]:
         """ "Between the two blocks": between the block and the other block."""
         words = " ".join(str(token) for token in pair.children).lower().split()
-        if not _is_plural(_head(" ".join(words))):
+        if not is_plural(head_of(" ".join(words))):
             raise self._error("'between' takes two objects: between A and B, or between the two blocks", pair.meta.start_pos)
-        one = self._checked([*words[:-1], singular(words[-1])] if _head(" ".join(words)) == words[-1] else words, pair.meta.start_pos)
+        one = self._checked([*words[:-1], singular(words[-1])] if head_of(" ".join(words)) == words[-1] else words, pair.meta.start_pos)
         if one in self.subjects:
             raise self._error(f"'{one}' cannot be placed relative to itself", pair.meta.start_pos)
         self.last_reference_phrase = one
@@ -333,22 +304,22 @@ class _Reader:
         said = " ".join(str(t) for t in tokens if t.type not in ("ARTICLE", "QUANTITY", "ADJECTIVE_COMMA")).lower()
         words = re.sub(r"\b(other\s+than)\s+(?:the|an?)\b", r"\1", said).split()
         determiner = str(tokens[0]).lower().split()[0] if tokens[0].type in ("ARTICLE", "QUANTITY") else ""
-        if _DISTANCE.search(" ".join(words)):
+        if DISTANCE.search(" ".join(words)):
             raise self._error(f"'{' '.join(words)}': distances are not understood", start)
         if words[0] == "another":
             words[0] = "other"
         quantifier = [determiner] if determiner in _QUANTIFIERS else []
-        words = self._counted(words)
+        words = counted(words)
         if number_of(words[0]) is not None and len(words) > 1:
             quantifier.append(words[0])
             words = words[1:]
         if words[-1] in ("one", "ones"):
             kind = self._kind_of_one(" ".join(words), reference, start)
-            words[-1] = kind if words[-1] == "one" else _several(kind)
-        text = self._checked(words, start, quantifier)
+            words[-1] = kind if words[-1] == "one" else several(kind)
+        text = self._checked(words, start)
         if quantifier and quantifier[0] in ("every", "each"):
-            text = re.sub(rf"\b{re.escape(_head(text))}\b", singular(_head(text)), text)
-        plural = _is_plural(_head(text))
+            text = re.sub(rf"\b{re.escape(head_of(text))}\b", singular(head_of(text)), text)
+        plural = is_plural(head_of(text))
         if quantifier == ["both"] and not plural:
             if not listed:
                 raise self._error(f"'both {text}': say both of what", start)
@@ -372,13 +343,13 @@ class _Reader:
         """ "The mug, can" may be two things: refused, not guessed."""
         for before, token in itertools.pairwise(tokens):
             word = str(before).lower()
-            if token.type == "ADJECTIVE_COMMA" and not (size_word(word) or word in COLOUR_NAMES or word in _ADJECTIVES):
+            if token.type == "ADJECTIVE_COMMA" and not (size_word(word) or word in COLOUR_NAMES or word in ADJECTIVES):
                 reason = f"Is '{word}' an object? Then say 'the' before each one of the list; if not, leave out the comma behind it"
                 raise self._error(reason, before.start_pos or 0)
 
     def _kind_of_one(self, phrase: str, reference: bool, start: int) -> str:
         """What "one" stands for: of what is moved, the kind moved last; of what that is placed by, the kind of both if they are alike."""
-        kinds = [singular(_head(text)) for text in (self.last_subject, self.last_reference_phrase) if text]
+        kinds = [singular(head_of(text)) for text in (self.last_subject, self.last_reference_phrase) if text]
         if not kinds:
             raise self._error(f"'{phrase}' refers to nothing that was named before", start)
         if reference and len(set(kinds)) > 1:
@@ -396,40 +367,11 @@ class _Reader:
             raise self._error(f"'{pronoun}' may be any {antecedent[kinds.index(Quantifier.COUNT)]}: describe them", start)
         return antecedent
 
-    @staticmethod
-    def _counted(words: list[str]) -> list[str]:
-        """ "One of the mugs" -> "mug", "two of the mugs", "a couple of mugs" -> "two mugs", "largest of the mugs" -> "largest mug"."""
-        if words[0] == "couple" and words[1:2] == ["of"] and len(words) > 2:
-            words = ["two", *words[1:]]
-        if words[0] == "other" and len(words) > 2 and number_of(words[1]) is not None:  # "the other two mugs"
-            words = [words[1], "other", *words[2:]]
-        of_them = words[1:2] == ["of"] and words[2:3] in (["the"], ["these"], ["those"])
-        if of_them and len(words) > 4 and number_of(words[3]) and not number_of(words[0]):  # "one of the three mugs"
-            words = [*words[:3], *words[4:]]
-        partitive = len(words) > 2 and words[1] == "of" and (words[0] == "one" or number_of(words[0]) or size_word(words[0]))
-        if partitive:
-            rest = words[3:] if words[2] in ("the", "these", "those") and len(words) > 3 else words[2:]
-            words = [words[0], *rest] if number_of(words[0]) else [words[0], *rest[:-1], singular(rest[-1])]
-        return words[1:] if words[0] == "one" and len(words) > 1 else words
-
-    def _checked(self, words: list[str], start: int, quantifier: Sequence[str] = ()) -> str:
+    def _checked(self, words: list[str], start: int) -> str:
         """The words as one phrase. Raises InstructionError for what would be guessed."""
-        text = " ".join(words)
-        head = re.split(r" (?:with|without|of|for|other than)\b", text)[0].split()
-        if head[0] in _VAGUE:
-            raise self._error(f"'{head[0]}' is not understood: say how many, or 'all'", start)
-        if head[0] in _ORDINALS and len(head) > 1:
-            raise self._error(f"'{text}': describe it; of sizes, only the largest or smallest can be told, not the second", start)
-        if head[-1] in _MANNERS or head in [[word] for word in _NO_OBJECTS]:
-            raise self._error(f"'{text}' is not understood: '{head[-1]}' is no object, and nothing that can be done here", start)
-        sizes = [word for word in head if size_word(word) is not None]
-        if len(sizes) > 1:
-            raise self._error(f"'{text}': one word of size in each phrase", start)
-        if sizes and head[-1] == sizes[0]:
-            raise self._error(f"'{text}': say the {text} of what", start)
-        if head[-1] in ("others", "another", "other"):
-            raise self._error(f"'{head[-1]}': say which, as 'the other mug'", start)
-        return text
+        if reason := complaint(words):
+            raise self._error(reason, start)
+        return " ".join(words)
 
     def _excluding(self, phrase: str, partners: tuple[str, ...], start: int) -> str:
         """ "Other mug" -> "mug other than red mug" where the red mug was named before in another relation."""
@@ -438,8 +380,8 @@ class _Reader:
         quantifier, rest = words[:split], words[split + 1 :]
         if words[split] != "other" or not rest or " other than " in phrase:
             return phrase
-        kind = singular(_head(" ".join(rest)))
-        before = next((named for named in reversed(self.named) if singular(_head(named)) == kind), None)
+        kind = singular(head_of(" ".join(rest)))
+        before = next((named for named in reversed(self.named) if singular(head_of(named)) == kind), None)
         if before is None or (before in partners and not quantifier):
             return phrase
         if NounPhrase.read(before).quantifier == Quantifier.COUNT:
@@ -473,18 +415,3 @@ def _first(noun: Tree) -> Token:
 
 def _only_a_colour(phrase: str) -> bool:
     return bool(phrase) and not colour_and_kind(phrase)[1]
-
-
-def _head(phrase: str) -> str:
-    """The noun of a phrase: "large mug with a handle" -> "mug"."""
-    return (re.split(r"\b(?:with|without|of|for|other than)\b", phrase)[0].split() or phrase.split())[-1]
-
-
-def _is_plural(noun: str) -> bool:
-    return len(noun) > 3 and singular(noun) != noun and noun not in _ONE_OBJECT
-
-
-def _several(noun: str) -> str:
-    if singular(noun) != noun:
-        return noun
-    return noun + ("es" if re.search(r"(?:s|x|ch|sh)$", noun) else "s")

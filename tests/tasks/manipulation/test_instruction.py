@@ -94,6 +94,7 @@ UNDERSTOOD = {
     "put the mug on the red mug, then put the can on the blue mug": "mug on red mug > can on blue mug",
     "put the red and the blue block on the plate": "red block on plate & blue block on plate",
     "put the red, the dark blue and the green toy in the box": "red toy in box & dark blue toy in box & green toy in box",
+    "put the mug left of the red and the blue": "mug left of red & mug left of blue",
     "put the mug between the red and the blue block": "mug between red block and blue block",
     "put the orange and the banana on the plate": "orange on plate & banana on plate",
     "put the shiny, red mug on the plate": "shiny red mug on plate",

@@ -111,6 +111,25 @@ class WaitsForTheDeadline:
         raise AssertionError("the deadline is over by now")
 
 
+class SeesTexts(Arithmetic):
+    """Remembers what it was asked about."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def energy(self, batch: Batch, context: Problem) -> torch.Tensor:
+        self.seen.append(texts_of(batch))
+        return super().energy(batch, context)
+
+
+def test_nothing_is_proposed_twice_in_a_round(tiny: LanguageModel) -> None:
+    """A second copy of the leader would have its votes twice."""
+    expert = SeesTexts()
+    Solver(StepGenerator(tiny, first=6, each=2), [expert, Agreement()], width=3).solve(QUESTION, seed=1)
+    assert len(expert.seen) > 3
+    assert all(len(set(texts)) == len(texts) for texts in expert.seen)
+
+
 def test_scorers_that_the_deadline_cut_off_are_named_and_the_result_is_marked(tiny: LanguageModel) -> None:
     solver_ = Solver(StepGenerator(tiny, first=4, each=2), [Arithmetic(), WaitsForTheDeadline()], width=2)
     result = solver_.solve("A cat eats 6 fish in 2 days. How many a day?", deadline=0.5)
