@@ -305,6 +305,7 @@ def bench(
     adapter: Path | None = None,
     sentence: Path | None = None,
     hidden: Path | None = None,
+    verifiers: bool = True,
     beam: int = 5,
     proposals: int = 4,
     temperature: float = 0.7,
@@ -317,7 +318,8 @@ def bench(
     """Run the problems of a file.
 
     Args:
-        adapter: None = the shipped one, if there is one, for the embedded model. sentence, hidden: weights of trained verifiers.
+        adapter: None = the shipped one, if there is one, for the embedded model. sentence, hidden: weights of trained verifiers; None = the
+            shipped ones, with the shipped adapter. verifiers: whether they take part.
         seed: chooses the problems where there is a limit, and their draws.
 
     Raises:
@@ -331,8 +333,13 @@ def bench(
         raise ValueError(f"--beam times --proposals is {beam * proposals}; allowed: at most {assembly.MOST_DRAWS}")
     if hidden is not None and adapter is None and assembly.shipped_adapter() is None:
         raise ValueError("--hidden belongs to an adapter: give --adapter too")
+    if not verifiers and (sentence is not None or hidden is not None):
+        raise ValueError("--no-verifiers leaves out what --sentence and --hidden bring in; allowed: one or the other")
     items = read_items(data, mode, limit, seed)
-    tuned = adapter or (assembly.shipped_adapter() if model is None else None)
+    tuned = assembly.chosen_adapter(model, adapter)
+    if verifiers:
+        shipped = assembly.shipped_verifiers(tuned)
+        sentence, hidden = sentence or shipped[0], hidden or shipped[1]
     paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden}
     config = {
         "mode": mode,

@@ -61,7 +61,7 @@ def solve_and_show(question: str, options: Options, as_json: bool = False) -> in
         MathsError: an unusable question, an option out of its range, or a model that can't be loaded.
     """
     progress = Console(stderr=True, emoji=False)
-    adapter = options.adapter or (assembly.shipped_adapter() if options.model is None else None)
+    adapter = assembly.chosen_adapter(options.model, options.adapter)
     untuned = options.model is None and adapter is None
     method: Any = options.method
     started = time.monotonic()

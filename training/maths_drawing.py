@@ -23,7 +23,7 @@ from pcm_ros.models.language import inverted
 from pcm_ros.tasks.mathematics.arithmetic import calculator
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
-MOST_STEPS = 10  # lines before the answer's
+MOST_STEPS = 10  # lines before the answer's, where nothing else is said
 LONGEST_STEP = 80  # tokens of a line
 HIDDEN = -30_000.0  # added to the logits of columns that a row must not see; exp of it is 0, and no sum with it overflows
 TOGETHER = 128  # prompts that are read together
@@ -151,20 +151,29 @@ class Solutions:
 class Drawing:
     """Draws `count` solutions behind each prompt.
 
-    A solution ends with the end token, behind the line "#### ...", with an empty line, after MOST_STEPS + 1 lines, or where a line or the
+    A solution ends with the end token, behind the line "#### ...", with an empty line, after `lines` lines, or where a line or the
     whole becomes too long.
 
     Args:
         model: a Llama of transformers without adapters of its own, on its device. rows: solutions that are drawn at the same time.
         most: tokens of a solution. longest: tokens of a prompt.
-        seed: of the only source of randomness.
+        lines: of a solution at most; 1 = the next step is drawn. seed: of the only source of randomness.
 
     Attributes:
         tokens: that were written so far (those of the calculator included). steps: of all rows.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, count: int, temperature: float, seed: int, rows: int = 1536, most: int = 320, longest: int = 240
+        self,
+        model: Any,
+        tokenizer: Any,
+        count: int,
+        temperature: float,
+        seed: int,
+        rows: int = 1536,
+        most: int = 320,
+        longest: int = 240,
+        lines: int = MOST_STEPS + 1,
     ) -> None:
         if not (count >= 1 and temperature > 0 and rows >= count and most >= 1):
             raise ValueError(f"count {count}, temperature {temperature}, rows {rows}, most {most}; allowed: >= 1, > 0, >= count, >= 1")
@@ -172,7 +181,7 @@ class Drawing:
         self.columns = -(-(longest + most + SPARE) // 8) * 8
         self.decoder = Decoder(model, longest + most + SPARE)
         self.tokenizer, self.count, self.temperature, self.most, self.longest = tokenizer, count, temperature, most, longest
-        self.rows = rows // count * count
+        self.rows, self.lines = rows // count * count, lines
         self.device = self.decoder.device
         self.random = torch.Generator(self.device).manual_seed(seed)
         pieces = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in range(len(tokenizer))]
@@ -303,7 +312,7 @@ class Drawing:
                 text = "".join(self._pieces[token] for token in written[row, line[row] : length[row]].tolist())
                 line[row] = length[row]
                 lines[row] += 1
-                over[row] = text.startswith(ANSWER.strip()) or not text.strip() or lines[row] > MOST_STEPS or length[row] >= self.most
+                over[row] = text.startswith(ANSWER.strip()) or not text.strip() or lines[row] >= self.lines or length[row] >= self.most
             for row in np.flatnonzero(active & self._opens[tokens] & (given >= due) & ~over).tolist():
                 text = "".join(self._pieces[token] for token in written[row, line[row] : length[row]].tolist())
                 if (result := self._result(text)) is not None:

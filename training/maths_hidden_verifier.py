@@ -3,19 +3,19 @@
     python -m training.maths_hidden_verifier --samples runs/maths/samples.jsonl --adapter runs/maths/adapter.safetensors --work runs/v
 
 The head judges at every token of a step, as in Cobbe et al., arXiv 2110.14168: the target is the share of samples with that beginning that
-were right. Saved every few minutes; the same command goes on.
+were right, or for next steps (`maths_samples.py --next-steps`) whether that one is. Besides, of the samples of one problem the right ones
+are to have the highest odds: only that counts where proposals for one problem are compared. Saved every few minutes; the same command goes
+on.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,63 +35,19 @@ from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
 from training.maths_adapter import MICRO, fitting, steps_of_epoch
-from training.maths_labels import Sampled, held_out_figures, sampled, shares_right, stopped
-from training.maths_samples import right
+from training.maths_labels import Sampled, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
+from training.maths_trees import Padded, Tree, early_ends, padded, solutions, trees, trunk_of, verifier_loss
 from training.precision import training_precision
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """Token ids, and a target for each token; NaN where there is none."""
-
-    ids: tuple[int, ...]
-    targets: tuple[float, ...]
-
-
-def labelled(problem: Sampled, encoded: Callable[[str], list[int]], early: float, rng: np.random.Generator, most: int) -> list[Labelled]:
-    """The samples of a problem, and a share `early` of them cut after a step, with the result there as the answer.
-
-    Args:
-        encoded: the tokens of a prompt or of a line. most: tokens; longer ones are left out.
-    """
-    shares = shares_right(problem)
-    head = encoded(prompt(problem.question))
-    nothing = float("nan")
-    found = []
-    for text, _, _ in problem.samples:
-        lines = text.splitlines(keepends=True)
-        pieces = [encoded(line) for line in lines]
-        targets, so_far = [nothing] * len(head), ""
-        for line, piece in zip(lines, pieces, strict=True):
-            so_far += line
-            targets += [shares[so_far][0]] * len(piece)
-        found.append(Labelled((*head, *itertools.chain(*pieces)), tuple(targets)))
-        if rng.random() < early and len(lines) > 2:
-            kept = int(rng.integers(1, len(lines) - 1))
-            before = "".join(lines[:kept])
-            if (cut := stopped(before)) is not None:
-                last = encoded(cut[len(before) :])
-                ids = (*head, *itertools.chain(*pieces[:kept]), *last)
-                ahead = (nothing,) * (len(ids) - len(last))
-                found.append(Labelled(ids, ahead + (float(right(cut, problem.answer)),) * len(last)))
-    return [example for example in found if len(example.ids) <= most]
-
-
-def whole(problem: Sampled, encoded: Callable[[str], list[int]]) -> list[Labelled]:
-    """The samples of a problem in their order, judged at their last token only."""
-    head = encoded(prompt(problem.question))
-    found = []
-    for text, _, good in problem.samples:
-        ids = (*head, *itertools.chain(*(encoded(line) for line in text.splitlines(keepends=True))))
-        found.append(Labelled(ids, (float("nan"),) * (len(ids) - 1) + (float(good),)))
-    return found
+LONGEST_TREE = 640  # tokens of a sequence that holds several samples
 
 
 def line_tokens(tokenizer: Any, problems: Sequence[Sampled]) -> Callable[[str], list[int]]:
     """The tokens of prompts and lines: of all that these problems hold made at once, of others when they are met."""
     texts = {prompt(problem.question) for problem in problems}
-    texts |= {line for problem in problems for text, _, _ in problem.samples for line in text.splitlines(keepends=True)}
+    written = [text for problem in problems for text in (problem.before, *(sample for sample, _, _ in problem.samples))]
+    texts |= {line for text in written for line in text.splitlines(keepends=True)}
     ordered = sorted(texts)
     known = dict(zip(ordered, tokenizer(ordered, add_special_tokens=False)["input_ids"], strict=True)) if ordered else {}
 
@@ -103,40 +59,27 @@ def line_tokens(tokenizer: Any, problems: Sequence[Sampled]) -> Callable[[str], 
     return encoded
 
 
-def padded(examples: Sequence[Labelled]) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, T) ids, the N places among the B * T states that are judged, and their (N,) float32 targets; all on the processor."""
-    longest = max(len(example.ids) for example in examples)
-    ids = np.zeros((len(examples), longest), dtype=np.int64)
-    targets = np.full((len(examples), longest), np.nan, dtype=np.float32)
-    for row, example in enumerate(examples):
-        ids[row, : len(example.ids)] = example.ids
-        targets[row, : len(example.ids)] = example.targets
-    places = np.flatnonzero(~np.isnan(targets))
-    return torch.from_numpy(ids), torch.from_numpy(places), torch.from_numpy(targets.reshape(-1)[places])
-
-
-def judgements(model: Any, head: nn.Linear, ids: Tensor, places: Tensor) -> Tensor:
-    """(N,) float32 log-odds that the solution is right, at these places."""
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-    return head(states[places].float()).squeeze(1)
+def judgements(model: Any, head: nn.Linear, batch: Padded) -> Tensor:
+    """(B * T,) float32 log-odds that the text up to each token is right, or on the way."""
+    found = model.base_model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False)
+    return head(found.last_hidden_state.flatten(0, 1).float()).squeeze(1)
 
 
 @torch.inference_mode()
 def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
     """`held_out_figures` of these problems, computed in batches on the model's device."""
-    examples = [
-        (problem.number, text, example)
-        for problem in problems
-        for (text, _, _), example in zip(problem.samples, whole(problem, encoded), strict=True)
+    parts = [
+        (problem, part) for problem in problems for part in trees(trunk_of(problem, encoded), solutions(problem, encoded), LONGEST_TREE)
     ]
-    examples.sort(key=lambda entry: len(entry[2].ids))
+    parts.sort(key=lambda entry: len(entry[1].ids))
     energies: dict[tuple[int, str], float] = {}
-    group = MICRO if model.device.type == "cpu" else 64
-    for start in range(0, len(examples), group):
-        part = examples[start : start + group]
-        ids, places, _ = padded([example for _, _, example in part])
-        found = functional.softplus(-judgements(model, head, ids.to(model.device), places.to(model.device))).tolist()
-        energies |= {(number, text): energy for (number, text, _), energy in zip(part, found, strict=True)}
+    group = 2 if model.device.type == "cpu" else 32
+    for start in range(0, len(parts), group):
+        these = parts[start : start + group]
+        batch = padded([part for _, part in these]).to(model.device)
+        found = functional.softplus(-judgements(model, head, batch)[batch.ends]).tolist()
+        texts = [(problem.number, problem.samples[branch.number][0]) for problem, part in these for branch in part.branches]
+        energies |= dict(zip(texts, found, strict=True))
     return held_out_figures(energies, problems)
 
 
@@ -147,7 +90,7 @@ def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path
     for problem in problems:
         texts = [text for text, _, _ in problem.samples]
         count = len(texts)
-        batch: Batch = solutions_batch(texts, [True] * count, [1.0] * count, [0.0] * count, [0] * count)
+        batch: Batch = solutions_batch([problem.before + text for text in texts], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
         found = scorer.energy(batch, Problem(" ".join(problem.question.split()))).tolist()
         energies |= {(problem.number, text): energy for text, energy in zip(texts, found, strict=True)}
     return held_out_figures(energies, problems)
@@ -155,13 +98,14 @@ def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=Path, required=True, help="made by training/maths_samples.py")
+    parser.add_argument("--samples", type=Path, required=True, nargs="+", help="made by training/maths_samples.py: solutions, next steps")
+    parser.add_argument("--worked", type=Path, help="GSM8K's train.jsonl: partial solutions are judged by its solutions too")
     parser.add_argument("--adapter", type=Path, required=True, help="the generator's")
     parser.add_argument("--work", type=Path, required=True, help="folder of the state, the log and maths-hidden-verifier.safetensors")
     parser.add_argument("--model", type=Path, default=None, help="folder in transformers' format; default: the embedded model")
     parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall-clock time: ends by then, the rate falls accordingly")
-    parser.add_argument("--per-step", type=int, default=16, help="sequences of an optimiser step")
+    parser.add_argument("--per-step", type=int, default=8, help="problems of an optimiser step, about")
     parser.add_argument("--evaluate-only", action="store_true", help="take the weights in --work, measure, and write the card")
     parser.add_argument("--no-evaluation", action="store_true", help="leave that out, for a later --evaluate-only")
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -169,7 +113,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--early", type=float, default=0.4, help="share of samples that are also shown cut after a step")
-    parser.add_argument("--longest", type=int, default=400, help="tokens")
+    parser.add_argument("--ranking", type=float, default=1.0, help="weight of ranking the samples of a problem, beside cross-entropy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=300, help="seconds")
     options = parser.parse_args()
@@ -178,7 +122,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
     weights = options.work / "maths-hidden-verifier.safetensors"
-    problems = sampled(options.samples)
+    problems = sampled(options.samples, options.worked)
     if options.evaluate_only:
         describe(options, weights, problems)
         return
@@ -199,7 +143,10 @@ def main() -> None:
     rng = np.random.default_rng([options.seed, 31])
     learnt = [problem for problem in problems if not problem.held_out]
     encoded = line_tokens(tokenizer, problems)
-    examples = list(itertools.chain(*(labelled(problem, encoded, options.early, rng, options.longest) for problem in learnt)))
+    examples: list[Tree] = []
+    for problem in learnt:
+        cut = [] if problem.steps else early_ends(problem, encoded, options.early, rng)
+        examples += trees(trunk_of(problem, encoded), [*solutions(problem, encoded), *cut], LONGEST_TREE)
     lengths = [len(example.ids) for example in examples]
     plan: list[list[list[int]]] = []
     group, micro = 4 * options.per_step, min(MICRO, options.per_step) if device.type == "cpu" else options.per_step
@@ -228,12 +175,12 @@ def main() -> None:
             for settings in optimiser.param_groups:
                 settings["lr"] = rate
             batches = [padded(part) for rows in plan[index] for part in fitting([examples[row] for row in rows], device)]
-            judged = sum(len(targets) for _, _, targets in batches)
+            judged, shared = sum(len(batch.places) for batch in batches), sum(len(batch.ids) for batch in batches)
             total = torch.zeros((), device=device)
             for batch in batches:
-                ids, places, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
-                odds = judgements(model, head, ids, places)
-                loss = functional.binary_cross_entropy_with_logits(odds, targets, reduction="sum") / judged
+                there = batch.to(device)
+                plain, ranked = verifier_loss(judgements(model, head, there), there)
+                loss = plain / judged + options.ranking * ranked / shared
                 loss.backward()
                 total += loss.detach()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
@@ -274,11 +221,13 @@ def describe(options: argparse.Namespace, weights: Path, problems: list[Sampled]
     """Measure the weights on held-out problems, as the product uses them, and write the card beside them."""
     figures = evaluated(options.adapter, weights, [problem for problem in problems if problem.held_out], options.model)
     print(figures, flush=True)
+    worked = " --worked gsm8k/train.jsonl" if options.worked else ""
     write_card(
         weights,
         "verifier",
         f"SmolLM2-135M-Instruct, maths-adapter, low-rank adapter (rank {options.rank}) of the upper {options.layers} layers, linear head",
-        f"python -m training.maths_hidden_verifier --samples SAMPLES --adapter ADAPTER --work WORK --epochs {options.epochs}",
+        f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK --epochs {options.epochs} "
+        f"--layers {options.layers}",
         figures,
         json.loads((options.work / "training.json").read_text()),
         DATA,

@@ -1,17 +1,23 @@
-"""What both verifiers learn from: beginnings of sampled solutions, each with the share of its continuations that were right."""
+"""What both verifiers learn from: beginnings of sampled solutions, each with the share of its continuations that were right.
+
+Few samples of hard problems are right, so most beginnings would be called wrong whatever they say. Where a worked solution is known, a
+beginning all of whose results are among that solution's counts as right: it is on a way that leads to the answer.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor, unique
 
 from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, equations, evaluate, written_number
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION
-from training.maths_samples import right
+from training.maths_samples import NEXT_STEPS, results_of, right
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Beginning:
     Attributes:
         problem: number of its problem. question, text: of both.
         right: share of the samples with this beginning that were right, 0..1. count: how many there were.
-        complete: whether the answer is there.
+        complete: whether the answer is there. step: whether it was drawn and is judged as a next step.
     """
 
     problem: int
@@ -30,11 +36,16 @@ class Beginning:
     right: float
     count: int
     complete: bool
+    step: bool = False
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A problem with its samples: (text, how often it was drawn, whether it is right)."""
+    """A problem with its samples: (text, how often it was drawn, whether it is right).
+
+    before: what was written when they were drawn; they then are next steps. results: of the equations of a worked solution; empty = none is
+    known.
+    """
 
     number: int
     source: str
@@ -42,16 +53,35 @@ class Sampled:
     answer: str
     held_out: bool
     samples: tuple[tuple[str, int, bool], ...]
+    before: str = ""
+    results: frozenset[Fraction] = frozenset()
+
+    @property
+    def steps(self) -> bool:
+        """Whether the samples are next steps, each judged by itself, not solutions."""
+        return self.source.endswith(NEXT_STEPS)
 
 
-def sampled(path: Path) -> list[Sampled]:
-    """The problems of a file of `maths_samples.py`."""
+def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
+    """The problems of files of `maths_samples.py`; worked: GSM8K's train.jsonl, which has a solution of each of its problems."""
     found = []
-    for number, line in enumerate(path.read_text().splitlines()):
+    solutions = [] if worked is None else [json.loads(line)["answer"] for line in worked.read_text().splitlines()]
+    for number, line in enumerate(line for path in paths for line in path.read_text().splitlines()):
         entry = json.loads(line)
-        samples = tuple((sample["text"], sample["count"], sample["right"]) for sample in entry["samples"])
-        found.append(Sampled(number, entry["source"], entry["question"], entry["answer"], entry["held_out"], samples))
+        ends = entry["source"].endswith(NEXT_STEPS)  # solutions go on behind them, in a line of its own
+        samples = tuple(
+            (sample["text"] + "\n" * (ends and not complete(sample["text"])), sample["count"], sample["right"])
+            for sample in entry["samples"]
+        )
+        results = frozenset(results_of(solutions[entry["index"]])) if solutions and entry["source"] == "gsm8k" else frozenset()
+        before = entry.get("before", "")
+        found.append(Sampled(number, entry["source"], entry["question"], entry["answer"], entry["held_out"], samples, before, results))
     return found
+
+
+def complete(text: str) -> bool:
+    """Whether its last line is the answer's."""
+    return text.splitlines()[-1].startswith(ANSWER.strip())
 
 
 def stopped(text: str) -> str | None:
@@ -66,7 +96,12 @@ def stopped(text: str) -> str | None:
 
 
 def shares_right(problem: Sampled) -> dict[str, tuple[float, int]]:
-    """Every beginning of the samples, in whole lines: the share of the samples that begin so that were right, and how many these are."""
+    """Every beginning of the samples, in whole lines: the share of the samples that begin so that were right, and how many these are.
+
+    The share of a partial solution whose results are all among the worked solution's is 1. Of next steps: each, behind what was written.
+    """
+    if problem.steps:
+        return {problem.before + text: (float(good), count) for text, count, good in problem.samples}
     tally: dict[str, list[int]] = {}
     for text, count, good in problem.samples:
         lines = text.splitlines(keepends=True)
@@ -74,17 +109,37 @@ def shares_right(problem: Sampled) -> dict[str, tuple[float, int]]:
             counts = tally.setdefault("".join(lines[:end]), [0, 0])
             counts[0] += count
             counts[1] += count * good
-    return {text: (good / count, count) for text, (count, good) in tally.items()}
+    on_the_way = {
+        text for text in tally if problem.results and not complete(text) and (got := results_of(text)) and problem.results.issuperset(got)
+    }
+    return {text: (1.0 if text in on_the_way else good / count, count) for text, (count, good) in tally.items()}
 
 
 def beginnings(problem: Sampled) -> Iterator[Beginning]:
     """Every beginning of the samples once, and each with "the answer is what we have" behind it."""
     tally = shares_right(problem)
     for text, (share, count) in tally.items():
-        complete = text.splitlines()[-1].startswith(ANSWER.strip())
-        yield Beginning(problem.number, problem.question, text, share, count, complete)
-        if not complete and (early := stopped(text)) is not None and early not in tally:
+        whole = complete(text)
+        yield Beginning(problem.number, problem.question, text, share, count, whole, problem.steps)
+        if not whole and not problem.steps and (early := stopped(text)) is not None and early not in tally:
             yield Beginning(problem.number, problem.question, early, float(right(early, problem.answer)), count, True)
+
+
+def ranking_loss(odds: Tensor, worth: Tensor, problem: Tensor) -> Tensor:
+    """Of the samples of one problem the right ones should have the highest odds: -log(share of the right ones), summed over problems.
+
+    Differences between problems (easy, hard) have no part in it; nor have problems whose samples are all right or all wrong.
+
+    Args:
+        odds, worth, problem: (M,) log-odds, targets 0..1 and numbers of the problems.
+    """
+    total = odds.new_zeros(())
+    for number in unique(problem).tolist():
+        rows = problem == number
+        good = worth[rows] > 0.5
+        if bool(good.any()) and not bool(good.all()):
+            total = total + odds[rows].logsumexp(0) - odds[rows][good].logsumexp(0)
+    return total
 
 
 def area_under_curve(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -103,18 +158,21 @@ def held_out_figures(energies: dict[tuple[int, str], float], problems: Sequence[
     """How well energies of whole samples (by problem and text) tell right from wrong on held-out problems, by source.
 
     Returns:
-        "SOURCE.auc" over all samples; "SOURCE.sample" = share right of all; "SOURCE.majority", "SOURCE.selected", "SOURCE.weighted" =
-        problems whose answer by majority, by the least energy, and by votes weighted with exp(-energy), is right; "SOURCE.problems".
+        "SOURCE.auc" over all samples; "SOURCE.within" = the mean over problems that have right and wrong ones of the same among their own
+        samples; "SOURCE.sample" = share right of all; "SOURCE.selected" = problems whose sample of the least energy is right; of solutions
+        also "SOURCE.majority", "SOURCE.weighted" = problems whose answer by votes, and by votes weighted with exp(-energy), is right;
+        "SOURCE.problems".
     """
     figures: dict[str, float] = {}
     for source in sorted({problem.source for problem in problems}):
         part = [problem for problem in problems if problem.source == source]
-        scores, labels, shares, majority, selected, weighted = [], [], [], [], [], []
+        scores, labels, within, shares, majority, selected, weighted = [], [], [], [], [], [], []
         for problem in part:
             values = [energies[problem.number, text] for text, _, _ in problem.samples]
             for value, (_, count, good) in zip(values, problem.samples, strict=True):
                 scores += [-value] * count
                 labels += [good] * count
+            within.append(area_under_curve([-value for value in values], [good for _, _, good in problem.samples]))
             shares.append(sum(c * g for _, c, g in problem.samples) / sum(c for _, c, _ in problem.samples))
             votes: dict[str, list[float]] = {}
             for value, (text, count, good) in zip(values, problem.samples, strict=True):
@@ -124,12 +182,14 @@ def held_out_figures(energies: dict[tuple[int, str], float], problems: Sequence[
             majority.append(max(votes.values(), key=lambda vote: vote[0])[2])
             weighted.append(max(votes.values(), key=lambda vote: vote[1])[2])
             selected.append(float(problem.samples[int(np.argmin(values))][2]))
+        mixed = [value for value in within if not np.isnan(value)]
         figures |= {
             f"{source}.auc": area_under_curve(scores, labels),
+            f"{source}.within": float(np.mean(mixed)) if mixed else float("nan"),
             f"{source}.sample": float(np.mean(shares)),
-            f"{source}.majority": float(np.mean(majority)),
             f"{source}.selected": float(np.mean(selected)),
-            f"{source}.weighted": float(np.mean(weighted)),
             f"{source}.problems": len(part),
         }
+        if not part[0].steps:
+            figures |= {f"{source}.majority": float(np.mean(majority)), f"{source}.weighted": float(np.mean(weighted))}
     return {name: round(value, 4) for name, value in figures.items()}

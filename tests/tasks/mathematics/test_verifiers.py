@@ -21,8 +21,10 @@ from pcm_ros.tasks.mathematics.reading import FEATURES, read_question, structure
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNetwork, SentenceVerifier, sentence_inputs
 from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
-from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, sampled, stopped
-from training.maths_samples import problems, right
+from training.maths_hidden_verifier import judgements
+from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, stopped
+from training.maths_samples import problems, right, right_step
+from training.maths_trees import padded, solutions, trees, trunk_of
 
 QUESTION = next(iter(KNOWN))
 TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
@@ -118,13 +120,91 @@ def test_beginnings_have_the_share_of_their_right_ends() -> None:
     assert {b.text: b.right for b in beginnings(early)}["Tom has <<3*4=12>> eggs.\n#### 12"] == 1.0
 
 
+def test_a_beginning_on_the_way_of_the_worked_solution_counts_as_right(tmp_path: Path) -> None:
+    """No sample came to the answer; the first step is the worked solution's, the second is not, and the end stays as wrong as it is."""
+    lost = "Tom has <<3*4=12>> eggs.\nHe has <<12+2=14>> eggs.\n#### 14"
+    line = {"source": "gsm8k", "index": 1, "question": QUESTION, "answer": "10", "held_out": False}
+    samples = [{"text": lost, "count": 2, "right": False}]
+    (tmp_path / "samples.jsonl").write_text(json.dumps(line | {"samples": samples}) + "\n")
+    answers = ("#### 0", "3 * 4 = <<3*4=12>>12, 12 - 2 = <<12-2=10>>10\n#### 10")
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"question": QUESTION, "answer": answer}) for answer in answers))
+    shares = {}
+    for worked in (None, tmp_path / "train.jsonl"):
+        (problem,) = sampled([tmp_path / "samples.jsonl"], worked)
+        shares[worked is None] = [beginning.right for beginning in beginnings(problem) if beginning.text in lost]
+    assert shares == {True: [0.0, 0.0, 0.0], False: [1.0, 0.0, 0.0]}
+
+
 def test_figures_on_held_out_problems() -> None:
     energies = {(0, TEXTS[1]): 0.1, (0, "Tom has <<3*4=12>> eggs.\n#### 12"): 2.0, (0, "#### 3"): 0.5}
     figures = held_out_figures(energies, [PROBLEM])
     assert figures == {
-        "gsm8k.auc": 1.0, "gsm8k.sample": 0.5, "gsm8k.majority": 1.0, "gsm8k.selected": 1.0, "gsm8k.weighted": 1.0, "gsm8k.problems": 1,
+        "gsm8k.auc": 1.0, "gsm8k.within": 1.0, "gsm8k.sample": 0.5, "gsm8k.majority": 1.0, "gsm8k.selected": 1.0, "gsm8k.weighted": 1.0,
+        "gsm8k.problems": 1,
     }  # fmt: skip
     assert area_under_curve([1, 1, 1], [True, False, False]) == 0.5
+
+
+def test_between_easy_and_hard_problems_nothing_is_told_apart_within() -> None:
+    """Energies that know which problem is easy and nothing else have a good area under the curve over all samples, and none within."""
+    easy = Sampled(0, "gsm8k", QUESTION, "1", True, (("#### 1", 3, True), ("#### 2", 1, False)))
+    hard = Sampled(1, "gsm8k", QUESTION, "1", True, (("#### 1", 1, True), ("#### 2", 3, False)))
+    energies = {(number, text): float(number) for number in range(2) for text in ("#### 1", "#### 2")}
+    figures = held_out_figures(energies, [easy, hard])
+    assert figures["gsm8k.auc"] == 0.75
+    assert figures["gsm8k.within"] == 0.5
+
+
+def test_the_worked_solution_judges_next_steps() -> None:
+    worked = TEXTS[1]
+    assert right_step("Tom has <<3*4=12>> eggs.", "", worked) is True
+    assert right_step("Tom has <<3+4=7>> eggs.", "", worked) is False
+    assert right_step("Tom has <<3*4=12>> eggs.", TEXTS[0], worked) is False  # again
+    assert right_step("Tom has many eggs.", "", worked) is None
+    assert right_step("#### 10", worked.rpartition("####")[0], worked) is True
+    assert right_step("#### 12", TEXTS[0], worked) is False
+
+
+STEPS = Sampled(3, "gsm8k steps", QUESTION, "10", True, (("<<12-2=10>> left.", 2, True), ("<<12+2=14>> eggs.\n", 1, False)), TEXTS[0])
+
+
+def test_next_steps_are_judged_one_by_one_behind_what_was_written() -> None:
+    found = [(beginning.text, beginning.right, beginning.step) for beginning in beginnings(STEPS)]
+    assert found == [(TEXTS[0] + "<<12-2=10>> left.", 1.0, True), (TEXTS[0] + "<<12+2=14>> eggs.\n", 0.0, True)]
+    figures = held_out_figures({(3, "<<12-2=10>> left."): 0.1, (3, "<<12+2=14>> eggs.\n"): 0.2}, [STEPS])
+    assert figures["gsm8k steps.within"] == figures["gsm8k steps.selected"] == 1.0
+    assert "gsm8k steps.majority" not in figures
+
+
+def test_ranking_cares_for_differences_within_a_problem_only() -> None:
+    odds = torch.tensor([0.0, 2.0, 5.0, 5.0])
+    worth, problem = torch.tensor([0.0, 1.0, 1.0, 1.0]), torch.tensor([0, 0, 1, 1])
+    expected = torch.log1p(torch.exp(torch.tensor(-2.0)))
+    assert torch.allclose(ranking_loss(odds, worth, problem), expected)
+    assert torch.allclose(ranking_loss(odds + 7 * (problem == 0), worth, problem), expected)
+
+
+def test_texts_in_a_tree_read_as_each_alone(tiny_folder: Path) -> None:
+    """Two problems in one batch, one of them begun; every branch's states must not depend on the other branches, nor on padding."""
+    model, tokenizer = load_causal(tiny_folder, torch.float32, "eager")
+
+    def encoded(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    parts = [tree for problem in (PROBLEM, STEPS) for tree in trees(trunk_of(problem, encoded), solutions(problem, encoded), 640)]
+    batch = padded(parts)
+    head = torch.nn.Linear(int(model.config.hidden_size), 1)
+    with torch.inference_mode():
+        together = judgements(model, head, batch)[batch.ends]
+        alone = []
+        for part in parts:
+            for branch in part.branches:
+                ids = torch.tensor([[*part.trunk, *branch.ids]])
+                alone.append(head(model.base_model(input_ids=ids).last_hidden_state[0, -1]))
+    assert torch.allclose(together, torch.cat(alone), atol=1e-4)
+    assert batch.worth.tolist() == [1.0, 0.0, 0.0, 1.0, 0.0]
+    assert batch.tree.tolist() == [0, 0, 0, 1, 1]
+    assert len(trees(parts[0].trunk, parts[0].branches, 1)) == 3
 
 
 def test_answers_decide_what_is_right() -> None:
@@ -165,7 +245,7 @@ def test_the_sentence_verifier_is_trained_to_a_file_that_it_loads(tmp_path: Path
     card = json.loads((tmp_path / "verifier.card.json").read_text())
     assert card["held_out"]["gsm8k.auc"] == 1.0
     scorer = SentenceVerifier(sentence_encoder(), out)
-    for problem in sampled(tmp_path / "samples.jsonl"):
+    for problem in sampled([tmp_path / "samples.jsonl"]):
         if problem.held_out:
             energies = scorer.energy(batch_of([text for text, _, _ in problem.samples]), Problem(problem.question))  # type: ignore[arg-type]
             assert energies[0] < energies[1]
