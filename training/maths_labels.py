@@ -73,6 +73,8 @@ def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
             (sample["text"] + "\n" * (ends and not complete(sample["text"])), sample["count"], sample["right"])
             for sample in entry["samples"]
         )
+        if not samples:  # of none of the steps that were drawn could be said whether it is right
+            continue
         results = frozenset(results_of(solutions[entry["index"]])) if solutions and entry["source"] == "gsm8k" else frozenset()
         before = entry.get("before", "")
         found.append(Sampled(number, entry["source"], entry["question"], entry["answer"], entry["held_out"], samples, before, results))

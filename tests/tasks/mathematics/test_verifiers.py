@@ -125,7 +125,7 @@ def test_a_beginning_on_the_way_of_the_worked_solution_counts_as_right(tmp_path:
     lost = "Tom has <<3*4=12>> eggs.\nHe has <<12+2=14>> eggs.\n#### 14"
     line = {"source": "gsm8k", "index": 1, "question": QUESTION, "answer": "10", "held_out": False}
     samples = [{"text": lost, "count": 2, "right": False}]
-    (tmp_path / "samples.jsonl").write_text(json.dumps(line | {"samples": samples}) + "\n")
+    (tmp_path / "samples.jsonl").write_text("\n".join(json.dumps(line | {"samples": part}) for part in (samples, [])))
     answers = ("#### 0", "3 * 4 = <<3*4=12>>12, 12 - 2 = <<12-2=10>>10\n#### 10")
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"question": QUESTION, "answer": answer}) for answer in answers))
     shares = {}
