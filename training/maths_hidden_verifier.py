@@ -37,7 +37,7 @@ from training.card import write_card
 from training.maths_adapter import MICRO, fitting, steps_of_epoch
 from training.maths_labels import Sampled, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
-from training.maths_trees import Padded, Tree, early_ends, padded, solutions, trees, trunk_of, verifier_loss
+from training.maths_trees import Padded, Tree, early_ends, padded, sample_branches, trees, trunk_of, verifier_loss
 from training.precision import training_precision
 
 LONGEST_TREE = 640  # tokens of a sequence that holds several samples
@@ -69,7 +69,9 @@ def judgements(model: Any, head: nn.Linear, batch: Padded) -> Tensor:
 def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
     """`held_out_figures` of these problems, computed in batches on the model's device."""
     parts = [
-        (problem, part) for problem in problems for part in trees(trunk_of(problem, encoded), solutions(problem, encoded), LONGEST_TREE)
+        (problem, part)
+        for problem in problems
+        for part in trees(trunk_of(problem, encoded), sample_branches(problem, encoded), LONGEST_TREE)
     ]
     parts.sort(key=lambda entry: len(entry[1].ids))
     energies: dict[tuple[int, str], float] = {}
@@ -146,7 +148,7 @@ def main() -> None:
     examples: list[Tree] = []
     for problem in learnt:
         cut = [] if problem.steps else early_ends(problem, encoded, options.early, rng)
-        examples += trees(trunk_of(problem, encoded), [*solutions(problem, encoded), *cut], LONGEST_TREE)
+        examples += trees(trunk_of(problem, encoded), [*sample_branches(problem, encoded), *cut], LONGEST_TREE)
     lengths = [len(example.ids) for example in examples]
     plan: list[list[list[int]]] = []
     group, micro = 4 * options.per_step, min(MICRO, options.per_step) if device.type == "cpu" else options.per_step

@@ -162,8 +162,9 @@ def main() -> None:
     device = torch.device(options.device)
     share = 0.0 if options.next_steps else options.generated
     todo = list(islice(problems(options.data, share, options.seed, options.held_out), options.problems))[part - 1 :: parts]
-    worked = [compact(json.loads(line)["answer"]) for line in options.data.read_text().splitlines()]
+    worked: list[str] = []
     if options.next_steps:
+        worked = [compact(json.loads(line)["answer"]) for line in options.data.read_text().splitlines()]
         todo = [begun(problem, worked[problem.index], np.random.default_rng([options.seed, 71, problem.index])) for problem in todo]
 
     def judged(problem: Labelled) -> Callable[[str], bool | None]:

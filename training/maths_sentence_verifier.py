@@ -26,18 +26,20 @@ from pcm_ros.tasks.mathematics.verifiers import SentenceNetwork, sentence_inputs
 from training.card import write_card
 from training.maths_labels import Sampled, beginnings, held_out_figures, ranking_loss, sampled
 
-DATA = "Solutions that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones."
+DATA = (
+    "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones."
+)
 LIMITS = "Word problems like GSM8K's. It compares topics and counts; it does no sums and does not tell who gives whom."
 
 
-def whole_solutions(problems: Sequence[Sampled]) -> Tensor:
+def sample_inputs(problems: Sequence[Sampled]) -> Tensor:
     """What the network sees of the samples of these problems, in their order."""
     pairs = [(problem.question, problem.before + text) for problem in problems for text, _, _ in problem.samples]
     return sentence_inputs(sentence_encoder(), [question for question, _ in pairs], [text for _, text in pairs], together=True)
 
 
 def evaluated(network: SentenceNetwork, problems: Sequence[Sampled], inputs: Tensor) -> dict[str, float]:
-    """Figures on held-out problems; inputs: their `whole_solutions`."""
+    """Figures on held-out problems; inputs: their `sample_inputs`."""
     pairs = [(problem, text) for problem in problems for text, _, _ in problem.samples]
     network.eval()
     with torch.inference_mode():
@@ -69,11 +71,11 @@ def main() -> None:
     inputs = sentence_inputs(sentence_encoder(), [beginning.question for beginning in learnt], texts, together=True).half()
     labels = torch.tensor([beginning.right for beginning in learnt])
     weights = torch.tensor([float(beginning.count) for beginning in learnt]).sqrt()
-    apart = whole_solutions(held_out)
+    apart = sample_inputs(held_out)
     print(f"{len(learnt)} beginnings of {len(problems) - len(held_out)} problems, {time.time() - started:.0f} s", flush=True)
     rows_of: defaultdict[int, list[int]] = defaultdict(list)
     for row, beginning in enumerate(learnt):
-        if beginning.count and (beginning.complete or beginning.step):
+        if beginning.complete or beginning.step:
             rows_of[beginning.problem].append(row)
     mixed = [rows for rows in rows_of.values() if 0 < float(labels[rows].mean()) < 1]
     if not mixed:

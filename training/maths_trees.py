@@ -58,8 +58,8 @@ def trees(trunk: Sequence[int], branches: Sequence[Branch], most: int) -> list[T
     return [Tree(tuple(trunk), tuple(part)) for part in found]
 
 
-def solutions(problem: Sampled, encoded: Encoded) -> list[Branch]:
-    """The samples of a problem in their order; the target of a line is the share of the samples with that beginning that were right."""
+def sample_branches(problem: Sampled, encoded: Encoded) -> list[Branch]:
+    """The samples of a problem, solutions or next steps, in their order; the target of each line is its share in `shares_right`."""
     shares = shares_right(problem)
     found = []
     for number, (text, _, _) in enumerate(problem.samples):

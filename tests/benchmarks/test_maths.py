@@ -88,6 +88,7 @@ def test_speed_compares_the_same_work(model: Path, data: Path, tmp_path: Path) -
         (["--temperature", "0"], "--temperature is 0.0"),
         (["--beam", "64", "--proposals", "64"], "4096; allowed: at most 256"),
         (["--sentence", "/nowhere.safetensors"], "'/nowhere.safetensors' does not exist"),
+        (["--sentence", "/nowhere.safetensors", "--no-verifiers"], "--no-verifiers leaves out what --sentence and --hidden bring in"),
     ],
 )
 def test_what_cannot_be_run_is_said(data: Path, tmp_path: Path, words: list[str], why: str) -> None:

@@ -135,22 +135,15 @@ def solver(
     return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
 
 
-_shared = functools.lru_cache(maxsize=4)(solver)  # as above
 _solving = threading.Lock()
 
 
-def shared_solver(
-    method: Method = "consensus",
-    beam: int = 5,
-    proposals: int = 4,
-    temperature: float = 0.7,
-    model: Path | None = None,
-    adapter: Path | None = None,
-) -> Solver:
+@functools.lru_cache(maxsize=4)  # as above
+def shared_solver(method: Method, beam: int, proposals: int, temperature: float, model: Path | None, adapter: Path | None) -> Solver:
     """`solver` with what is shipped (`chosen_adapter`, `shipped_verifiers`), made once for the same arguments; it solves one at a time."""
     tuned = chosen_adapter(model, adapter)
-    sentence, hidden = shipped_verifiers(tuned) if method == "consensus" else (None, None)
-    return _shared(method, beam, proposals, temperature, model, tuned, sentence=sentence, hidden=hidden)
+    sentence, hidden = shipped_verifiers(tuned)
+    return solver(method, beam, proposals, temperature, model, tuned, sentence=sentence, hidden=hidden)
 
 
 def solve(
@@ -201,4 +194,4 @@ def progress(
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
     """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
     with _solving:
-        return shared_solver().rank(question, solutions)
+        return shared_solver("consensus", 5, 4, 0.7, None, None).rank(question, solutions)

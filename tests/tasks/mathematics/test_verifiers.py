@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,16 +16,18 @@ from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
 from pcm_ros.models.sentence import sentence_encoder
+from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.reading import FEATURES, read_question, structure, usage
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNetwork, SentenceVerifier, sentence_inputs
 from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
+from training.maths_drawing import Drawing
 from training.maths_hidden_verifier import judgements
 from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, stopped
-from training.maths_samples import problems, right, right_step
-from training.maths_trees import padded, solutions, trees, trunk_of
+from training.maths_samples import Labelled, begun, problems, right, right_step
+from training.maths_trees import padded, sample_branches, trees, trunk_of
 
 QUESTION = next(iter(KNOWN))
 TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
@@ -191,7 +194,7 @@ def test_texts_in_a_tree_read_as_each_alone(tiny_folder: Path) -> None:
     def encoded(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    parts = [tree for problem in (PROBLEM, STEPS) for tree in trees(trunk_of(problem, encoded), solutions(problem, encoded), 640)]
+    parts = [tree for problem in (PROBLEM, STEPS) for tree in trees(trunk_of(problem, encoded), sample_branches(problem, encoded), 640)]
     batch = padded(parts)
     head = torch.nn.Linear(int(model.config.hidden_size), 1)
     with torch.inference_mode():
@@ -205,6 +208,39 @@ def test_texts_in_a_tree_read_as_each_alone(tiny_folder: Path) -> None:
     assert batch.worth.tolist() == [1.0, 0.0, 0.0, 1.0, 0.0]
     assert batch.tree.tolist() == [0, 0, 0, 1, 1]
     assert len(trees(parts[0].trunk, parts[0].branches, 1)) == 3
+
+
+def test_next_steps_are_single_lines(tiny_folder: Path) -> None:
+    """A model of random weights writes line breaks now and then; where one step is asked for, it ends there."""
+    model, tokenizer = load_causal(tiny_folder, torch.float32)
+    prompts = [tokenizer(QUESTION, add_special_tokens=False)["input_ids"]]
+
+    def drawn(lines: int) -> list[str]:
+        drawing = Drawing(model, tokenizer, 32, 3.0, 0, rows=32, most=200, longest=200, lines=lines)
+        ((_, found),) = drawing.draw(prompts)
+        return list(found.counts.elements())
+
+    assert any("\n" in text for text in drawn(11))
+    assert len(drawn(1)) == 32
+    assert not any("\n" in text for text in drawn(1))
+
+
+def test_a_problem_is_begun_with_whole_steps_of_the_worked_solution() -> None:
+    problem = Labelled("gsm8k", 0, QUESTION, "10", False)
+    found = {begun(problem, TEXTS[1], np.random.default_rng(seed)).before for seed in range(20)}
+    assert found == {"", TEXTS[0], TEXTS[1].rpartition("####")[0]}
+
+
+def test_shipped_verifiers_join_with_the_shipped_adapter_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("ADAPTER", "SENTENCE", "HIDDEN")}
+    for name, path in paths.items():
+        monkeypatch.setattr(assembly, name, path)
+    paths["ADAPTER"].touch()
+    paths["SENTENCE"].touch()
+    assert assembly.chosen_adapter(None, None) == paths["ADAPTER"]
+    assert assembly.shipped_verifiers(paths["ADAPTER"]) == (paths["SENTENCE"], None)
+    assert assembly.shipped_verifiers(assembly.chosen_adapter(tmp_path, None)) == (None, None)
+    assert assembly.shipped_verifiers(tmp_path / "another.safetensors") == (None, None)
 
 
 def test_answers_decide_what_is_right() -> None:
