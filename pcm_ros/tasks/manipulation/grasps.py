@@ -266,7 +266,8 @@ def _over_rim(world: WorldModel, number: int, axis: Array, floor: float) -> tupl
     if not rows:
         return np.zeros((0, 5)), np.zeros(0)
     depths, thickness = np.array(walls).T
-    usual = np.array([np.median(thickness[depths == depth]) for depth in depths])
+    tried, which = np.unique(depths, return_inverse=True)
+    usual = np.array([np.median(thickness[depths == depth]) for depth in tried])[which]
     return np.array(rows, dtype=np.float64), np.exp(-((np.maximum(thickness - usual - heights.cell, 0) / 0.006) ** 2))
 
 
@@ -287,7 +288,8 @@ def _squareness(points: Points, pick: Array, gripper: Gripper) -> Array:
     first, last = np.full(len(pick), np.nan), np.full(len(pick), np.nan)
     first[enough] = ordered[start + np.rint(0.02 * (count[enough] - 1)).astype(np.int64)]
     last[enough] = ordered[start + np.rint(0.98 * (count[enough] - 1)).astype(np.int64)]
-    normals = _normals(points)[point]
+    touched, which = np.unique(point, return_inverse=True)
+    normals = _normals(points, touched)[which]
     turned_x = normals[:, 0] * cos[grasp] + normals[:, 1] * sin[grasp]
     turned_y = normals[:, 1] * cos[grasp] - normals[:, 0] * sin[grasp]
     sides = (along < first[grasp] + 0.004, along > last[grasp] - 0.004)
@@ -304,9 +306,9 @@ def _square_on(x: Array, y: Array, grasp: npt.NDArray[np.int64], grasps: int) ->
     return np.asarray(np.maximum(0.05, np.exp(-((np.angle(mean) / 2 / SQUARE_WITHIN) ** 2)) * np.minimum(1.0, np.abs(mean) / 0.7)))
 
 
-def _normals(points: Points) -> npt.NDArray[np.float64]:
-    """(P, 3) unit surface normals (of either sign) from the nearest neighbours."""
-    neighbours = points[cKDTree(points).query(points, k=min(14, len(points)))[1]].astype(np.float64)
+def _normals(points: Points, at: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(A, 3) unit surface normals (of either sign) at points[at], from the nearest neighbours."""
+    neighbours = points[cKDTree(points).query(points[at], k=min(14, len(points)))[1]].astype(np.float64)
     centred = neighbours - neighbours.mean(axis=1, keepdims=True)
     return np.asarray(np.linalg.eigh(centred.transpose(0, 2, 1) @ centred)[1][..., 0])
 

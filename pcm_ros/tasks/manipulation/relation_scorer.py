@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from threading import BoundedSemaphore
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
 from pcm_ros.tasks.manipulation.predicted_masks import PredictedMasks
 from pcm_ros.tasks.manipulation.relations import ground_offset, placement_preference, relation_margin
 from pcm_ros.tasks.manipulation.scene import Scene
+from pcm_ros.tasks.manipulation.vision import SIDE_BY_SIDE
 from pcm_ros.tasks.manipulation.workcell import View
 from pcm_ros.tasks.manipulation.world_model import PredictedScene, WorldModel, world_model
 
@@ -39,6 +41,9 @@ DOUBTFUL, LENIENCE = 2.25, 1.5
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
 SIZE_ERROR = 0.055
+
+# So many views of a process are scored at a time: more threads than that wait for the interpreter more than they compute.
+_turns = BoundedSemaphore(SIDE_BY_SIDE)
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,10 @@ class RelationScorer:
 
     def energy(self, batch: Batch, context: Context) -> Tensor:
         """(N,) float64 energies of N proposals; relations in `context.held` add theirs."""
+        with _turns:
+            return self._energy(batch, context)
+
+    def _energy(self, batch: Batch, context: Context) -> Tensor:
         world = world_model(context)
         category, motion = batch.category, batch.extras["motion"]
         masks = world.predict_masks(self.view, category, motion)
