@@ -88,6 +88,9 @@ class Judge:
         moving = [body.spec.phrase for body in bodies if body.speed > 0.02 or body.turning > 0.3]
         if moving:
             return Verdict(False, f"still moving: {', '.join(moving)}")
+        held = [body.spec.phrase for body in bodies if self._world.held_by_arm(body.number)]
+        if held:
+            return Verdict(False, f"hanging on the arm: {', '.join(held)}")
         fallen = [body.spec.phrase for body in bodies if body.position[2] < self._world.table_height - 0.01]
         if fallen:
             return Verdict(False, f"fallen off the table: {', '.join(fallen)}")

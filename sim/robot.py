@@ -26,6 +26,8 @@ JOINT_NAMES = (*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1",
 _ARM = list(range(7))
 _FINGERS = [9, 10]
 _POLL_STEPS = 20
+_EASED_FORCE = 0.3
+"""Newtons of a finger that shall press against nothing: with friction, a sixth of what the lightest bowl weighs."""
 
 
 class _Stopped(Exception):
@@ -73,6 +75,7 @@ class Panda:
         self._target = HOME.copy()
         self._opening = PANDA_GRIPPER.max_opening
         self._closing = False
+        self._eased = False
         self.reset()
 
     def reset(self) -> None:
@@ -81,7 +84,7 @@ class Panda:
             pybullet.resetJointState(self.body, joint, angle, physicsClientId=self._client)
         for finger in _FINGERS:
             pybullet.resetJointState(self.body, finger, PANDA_GRIPPER.max_opening / 2, physicsClientId=self._client)
-        self._target, self._opening, self._closing = HOME.copy(), PANDA_GRIPPER.max_opening, False
+        self._target, self._opening, self._closing, self._eased = HOME.copy(), PANDA_GRIPPER.max_opening, False, False
         self.hold()
 
     # ------------------------------------------------------------------------------------------------------------------- what it feels
@@ -258,13 +261,17 @@ class Panda:
             before = width
 
     def _release(self) -> None:
+        """Open a little, then ease the drive: fingers that met the walls of a bowl on the way would lift it."""
         self._opening = min(PANDA_GRIPPER.max_opening, self.width + 2 * self._config.release)
         self._closing = False
         self.hold()
         self._run(60)
+        self._eased = True
+        self.hold()
+        self._run(20)
 
     def _settle_home(self) -> None:
-        self._target = HOME.copy()
+        self._target, self._eased = HOME.copy(), False
         self.hold()
         self._run(30)
 
@@ -281,13 +288,14 @@ class Panda:
             physicsClientId=self._client,
         )
         finger = 0.0 if self._closing else self._opening / 2
+        force = _EASED_FORCE if self._eased else self._config.grip_force
         for joint in _FINGERS:
             pybullet.setJointMotorControl2(
                 self.body,
                 joint,
                 pybullet.POSITION_CONTROL,
                 targetPosition=finger,
-                force=self._config.grip_force,
+                force=force,
                 maxVelocity=self._config.closing_speed if self._closing else 0.15,
                 physicsClientId=self._client,
             )

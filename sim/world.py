@@ -241,6 +241,10 @@ class World:
         mass = pybullet.getDynamicsInfo(subject, -1, physicsClientId=self.client)[0]
         return upward / (mass * 9.81)
 
+    def held_by_arm(self, number: int) -> bool:
+        """Whether a body touches the arm."""
+        return bool(pybullet.getContactPoints(self.robot.body, number, physicsClientId=self.client))
+
     def close(self) -> None:
         """Free the physics client; harmless when there is none."""
         if self.client >= 0 and pybullet.isConnected(self.client):

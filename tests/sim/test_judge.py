@@ -15,6 +15,7 @@ from pcm_ros.sim.judge import Judge, fits, in_direction
 from pcm_ros.sim.objects import ObjectSpec
 from pcm_ros.sim.world import Placement, World, WorldConfig, cameras
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
+from pcm_ros.tasks.manipulation.workcell import ExecutionCode, PickPlace
 
 RED, BLUE, GREEN = (
     Shade(name, name, rgb) for name, rgb in (("red", (0.8, 0.1, 0.1)), ("blue", (0.1, 0.2, 0.8)), ("green", (0.1, 0.6, 0.2)))
@@ -130,6 +131,21 @@ def test_what_fell_off_the_table_fails_everything(world: World) -> None:
     lift_to(world, 2, (0.5, 1.2, -0.5))
     verdict = Judge(world).relation(Relation(RelationKind.LEFT_OF, "red block", ("blue block",)))
     assert "fallen" in verdict.reason
+
+
+def test_what_the_arm_holds_is_nowhere(world: World) -> None:
+    world.reset([Placement(RED_BLOCK, (0.45, 0.15)), Placement(BLUE_BLOCK, (0.45, 0.0))], seed=0)
+    tip = world.table_height + 0.018
+    there = np.array([0.45, 0.2, tip])
+    lifted = world.robot.execute(
+        PickPlace(np.array([0.45, 0.15, tip]), 0.0, 0.054, there, 0.0), lambda: world.bodies()[0].position[2] > world.table_height + 0.08
+    )
+    assert lifted.code == ExecutionCode.CANCELED
+    asked = Relation(RelationKind.LEFT_OF, "red block", ("blue block",))
+    assert Judge(world).relation(asked).reason == "hanging on the arm: red block"
+    world.robot.clear()
+    world.settle()
+    assert Judge(world).relation(asked)
 
 
 def test_unknown_words() -> None:

@@ -66,6 +66,21 @@ def test_lifts_and_places(world: World, kind: str) -> None:
     assert world.robot.at_home
 
 
+@pytest.mark.parametrize("radius", [0.055, 0.057, 0.060])
+def test_a_narrow_bowl_is_not_lifted_by_the_fingers_that_opened_in_it(world: World, radius: float) -> None:
+    block, bowl = ObjectSpec("block", RED, (0.034, 0.034, 0.034)), ObjectSpec("bowl", RED, (radius, radius, 0.56))
+    world.reset([Placement(block, (float(FROM[0]), float(FROM[1]))), Placement(bowl, (float(TO[0]), float(TO[1])))], seed=3)
+    tip = world.table_height + 0.010
+    result = world.robot.execute(PickPlace(np.array([*FROM, tip]), 0.0, 0.054, np.array([*TO, tip + 0.012]), 0.0))
+    assert result.code == ExecutionCode.OK, result
+    world.settle()
+    put_in, container = world.bodies()
+    assert container.low[2] < world.table_height + 0.005, "it stands on the table"
+    assert np.linalg.norm(container.position[:2] - TO) < 0.01
+    assert np.linalg.norm(put_in.position[:2] - TO) < 0.02
+    assert world.robot.width > 0.075, "open again"
+
+
 def test_nothing_grasped(world: World) -> None:
     put(world, "block")
     missed = action(world, "block")
