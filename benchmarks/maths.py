@@ -101,17 +101,16 @@ class _Prepared:
         )
         self.beam, self.proposals, self.tokens = config["beam"], config["proposals"], config["max_tokens"]
         self.preamble = EXAMPLES if adapter is None else ""
+        self.generating = assembly.language_model(model, adapter)
         if config["mode"] == "speed":
-            self.generating = assembly.language_model(model, adapter)
             return
         base = assembly.language_model(model, None)
         tuned = None if hidden is None or adapter is None else (adapter, hidden)
-        experts = assembly.scorers(base, sentence, tuned)
+        experts = assembly.scorers(base, self.generating, sentence, tuned, self.preamble)
         if config["mode"] == "select":
             # no generator made the given solutions: it has nothing to say, and is never asked
             self.ensemble = Solver(StepGenerator(base, 1, 1), [expert for expert in experts if expert.name != "generator"])
             return
-        self.generating = assembly.language_model(model, adapter)
         count, heat = self.beam * self.proposals, config["temperature"]
         make = functools.partial(StepGenerator, self.generating, preamble=self.preamble)
         self.greedy = Solver(make(1, 1, temperature=0, stop_here=False), [GeneratorLikelihood()], width=1)

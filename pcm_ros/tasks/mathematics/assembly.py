@@ -18,7 +18,7 @@ from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
 from pcm_ros.tasks.mathematics.proposals import never
-from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers, Reproduction
 from pcm_ros.tasks.mathematics.solver import Progress, Ranking, Solution, Solver, checked_question
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
 
@@ -62,17 +62,24 @@ def _loaded(path: Path, adapter: Path | None) -> LanguageModel:
     return LanguageModel(path, adapter)
 
 
-def scorers(base: LanguageModel, sentence: Path | None = None, hidden: tuple[Path, Path] | None = None) -> list[Scorer]:
+def scorers(
+    base: LanguageModel,
+    generating: LanguageModel,
+    sentence: Path | None = None,
+    hidden: tuple[Path, Path] | None = None,
+    preamble: str = "",
+) -> list[Scorer]:
     """The experts of the ensemble.
 
     Args:
-        base: the language model without an adapter.
+        base: the language model without an adapter. generating: the generator's. preamble: see `StepGenerator`.
         sentence: weights of the sentence verifier. hidden: the generator's adapter and the weights of the verifier that was tuned on it.
 
     Raises:
         ModelUnavailable: a file is missing or damaged.
     """
     experts: list[Scorer] = [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
+    experts.append(Reproduction(generating, preamble=preamble))
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
     if hidden is not None:
@@ -132,7 +139,7 @@ def solver(
         generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=preamble
     )
     tuned = None if hidden is None or adapter is None else (adapter, hidden)
-    return Solver(generator, scorers(language_model(model, None), sentence, tuned), width=beam)
+    return Solver(generator, scorers(language_model(model, None), generating, sentence, tuned, preamble), width=beam)
 
 
 _solving = threading.Lock()

@@ -14,6 +14,7 @@ from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.arithmetic import calculator, equations, written_number
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of
+from pcm_ros.tasks.mathematics.reading import outcome
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class _Proposal:
     votes: float
     likelihood: float
     tokens: int
+    reproduced: tuple[float, int] = (0.0, 0)
 
 
 class StepGenerator:
@@ -105,6 +107,7 @@ class StepGenerator:
                 [p.votes for p in proposals],
                 [p.likelihood for p in proposals],
                 [p.tokens for p in proposals],
+                [p.reproduced for p in proposals],
             )
 
     def _extend(self, context: Problem, going: list[_Proposal], root: bool, rng: torch.Generator, found: dict[str, _Proposal]) -> None:
@@ -138,10 +141,12 @@ class StepGenerator:
             context.stop,
         )
         drawn: list[tuple[int, int, _Proposal]] = []
+        lines = [self.model.decode(tokens) for tokens in grown.tokens]
+        same = Counter((number, outcome(line.strip())) for number, line in zip(parents, lines, strict=True))
+        times_drawn = Counter(parents)
         for row, number in enumerate(parents):
-            beam, tokens, ended = going[number], grown.tokens[row], grown.ended[row]
+            beam, tokens, ended, line = going[number], grown.tokens[row], grown.ended[row], lines[row]
             self.spent += len(tokens)
-            line = self.model.decode(tokens)
             complete = line.startswith(ANSWER.strip()) and ended in ("line", "end")
             if complete and number in settled:
                 continue  # it is there already
@@ -150,11 +155,14 @@ class StepGenerator:
             if ended in ("limit", "deadline") or not line.strip() or len(text.encode(errors="replace")) > LONGEST_TEXT - 64:
                 continue
             likelihood = beam.likelihood + sum(grown.log_likelihoods[row])
-            drawn.append((row, number, _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens))))
+            share, steps = beam.reproduced
+            if (comes_to := outcome(line.strip())) is not None:
+                share, steps = share + same[number, comes_to] / times_drawn[number], steps + 1
+            drawn.append((row, number, _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens), (share, steps))))
         counts = Counter(number for _, number, _ in drawn)
         still_open: dict[str, tuple[Branches, int]] = {}
         for row, number, proposal in drawn:
-            _add(found, replace(proposal, votes=left[number] / (parents.count(number) if self.by_votes else counts[number])))
+            _add(found, replace(proposal, votes=left[number] / (times_drawn[number] if self.by_votes else counts[number])))
             if not proposal.complete:
                 still_open.setdefault(proposal.text, (grown.branches, row))
         self._open = still_open
@@ -168,7 +176,8 @@ class StepGenerator:
         likelihood = float(torch.log_softmax(logits, dim=-1)[self._mark])
         share = float(torch.softmax(logits / max(self.temperature, 1e-3), dim=-1)[self._mark])
         text = f"{beam.text}{ANSWER}{written_number(results[-1])}"
-        return _Proposal(text, True, beam.votes * share, beam.likelihood + likelihood, beam.tokens + 1)
+        reproduced, steps = beam.reproduced
+        return _Proposal(text, True, beam.votes * share, beam.likelihood + likelihood, beam.tokens + 1, (reproduced + share, steps + 1))
 
     def _branches(self, texts: list[str]) -> tuple[Branches, list[int]]:
         """What the model has read of these beams; those of which it does not remember are read again."""
@@ -183,10 +192,12 @@ class StepGenerator:
 def _beams(state: BeamState) -> list[_Proposal]:
     """The beams of a state, as they were proposed."""
     votes, complete = state.beams.extras["votes"].tolist(), state.complete.tolist()
-    numbers = state.beams.parameters.tolist()
+    numbers, shares = state.beams.parameters.tolist(), state.beams.extras["reproduced"].tolist()
     return [
-        _Proposal(text_of(sequence), done, count, likelihood, int(tokens))
-        for sequence, done, count, (likelihood, tokens) in zip(state.beams.extras["sequence"], complete, votes, numbers, strict=True)
+        _Proposal(text_of(sequence), done, count, likelihood, int(tokens), (share, int(steps)))
+        for sequence, done, count, (likelihood, tokens), (share, steps) in zip(
+            state.beams.extras["sequence"], complete, votes, numbers, shares, strict=True
+        )
     ]
 
 

@@ -108,6 +108,20 @@ def content_words(text: str) -> list[str]:
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in _WORD.findall(text.lower()) if word not in PLAIN]
 
 
+Outcome = tuple[bool, frozenset[Fraction]]
+"""Of a line of a solution: whether it is the answer's, and its results, or the answer."""
+
+
+@functools.lru_cache(maxsize=8192)
+def outcome(line: str) -> Outcome | None:
+    """What a line of a solution comes to, in whatever words; None = it has neither results nor the answer."""
+    if line.startswith(ANSWER.strip()):
+        answer = final_answer(line)
+        return None if answer is None else (True, frozenset((answer,)))
+    results = frozenset(equation.stated for equation in equations(line) if equation.stated is not None)
+    return (False, results) if results else None
+
+
 @dataclass(frozen=True)
 class Usage:
     """How a solution, whole or in part, uses its question.

@@ -6,6 +6,7 @@ Each judges complete and partial solutions alike, so that a beam can compare the
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor
 from pcm_ros.consensus import Batch
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.tasks.mathematics.arithmetic import final_answer
+from pcm_ros.tasks.mathematics.arithmetic import calculator, final_answer
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
-from pcm_ros.tasks.mathematics.reading import usage
+from pcm_ros.tasks.mathematics.reading import Outcome, outcome, usage
 
 
 class Arithmetic:
@@ -110,8 +111,8 @@ Read = tuple[Branches, int, float, int]
 class ReadSolutions:
     """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
+    def __init__(self, model: LanguageModel, preamble: str = "") -> None:
+        self.model, self.preamble = model, preamble
         self._question = ""
         self._read: dict[str, Read] = {}
 
@@ -124,7 +125,7 @@ class ReadSolutions:
         if problem.question != self._question or not self._read:
             problem.check_time()
             self._question, self._read = "", {}
-            self._read = {"": (self.model.read([self.model.encode(prompt(problem.question))]), 0, 0.0, 0)}
+            self._read = {"": (self.model.read([self.model.encode(self.preamble + prompt(problem.question))]), 0, 0.0, 0)}
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
@@ -169,3 +170,66 @@ class Likelihood:
         """(N,) float64. Raises OutOfTime."""
         found = self._read(context, texts_of(batch))
         return torch.tensor([-likelihood / max(tokens, 1) for *_, likelihood, tokens in found], dtype=torch.float64)
+
+
+class Reproduction:
+    """Would the generator write these steps itself?
+
+    Energy: 1 - the mean over the lines of the share of draws, each a line that the generator writes behind what stands before, that come to
+    the same results, or to the same answer; in what words does not count (`reading.outcome`). Range 0..1; 1 where no line has results.
+    What the generator proposed brings these shares with it; for given solutions they are drawn here. Source: the generator, every wording
+    of a step together, where `GeneratorLikelihood` knows the one. Wrong when: the generator is sure of a mistake; a step that takes two of
+    the generator's at once is never drawn.
+
+    Args:
+        model: the generator's. draws: for each beginning of a given solution. temperature: of them. longest: tokens of a line.
+        preamble: see `StepGenerator`.
+    """
+
+    name, cost, differentiable = "reproduction", 0.05, False
+    _ROWS = 64  # drawn at a time
+
+    def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 80, preamble: str = "") -> None:
+        self._model, self._draws, self._temperature, self._longest = model, draws, temperature, longest
+        self._read = ReadSolutions(model, preamble)
+
+    def energy(self, batch: Batch, context: Problem) -> Tensor:
+        """(N,) float64. Raises OutOfTime."""
+        shares = batch.extras["reproduced"].clone()
+        given = shares[:, 0].isnan().nonzero()[:, 0].tolist()
+        if given:
+            texts = texts_of(batch)
+            shares[given] = torch.tensor(self._reproduced(context, [texts[row] for row in given]), dtype=torch.float64)
+        return 1 - shares[:, 0] / shares[:, 1].clamp_min(1)
+
+    def _reproduced(self, problem: Problem, texts: list[str]) -> list[tuple[float, float]]:
+        """For each text: the sum of the shares of its lines, and how many lines have one."""
+        rng = torch.Generator().manual_seed(0)
+        split = [text.splitlines(keepends=True) for text in texts]
+        found = [(0.0, 0.0) for _ in texts]
+        for depth in range(max(map(len, split), default=0)):
+            begun = {"".join(lines[:depth]) for lines in split if len(lines) > depth}
+            places = dict(zip(sorted(begun), self._read(problem, sorted(begun)), strict=True))
+            asked = [row for row, lines in enumerate(split) if len(lines) > depth and outcome(lines[depth].strip()) is not None]
+            before = {row: "".join(split[row][:depth]) for row in asked}
+            drawn = self._draw(problem, {start: places[start][:2] for start in before.values()}, rng)
+            for row, start in before.items():
+                share, lines_judged = found[row]
+                found[row] = (share + drawn[start][outcome(split[row][depth].strip())] / self._draws, lines_judged + 1)
+        return found
+
+    def _draw(self, problem: Problem, places: dict[str, tuple[Branches, int]], rng: torch.Generator) -> dict[str, Counter[Outcome | None]]:
+        """What `draws` lines behind each beginning come to."""
+        starts, each = list(places), max(1, self._ROWS // self._draws)
+        drawn: dict[str, Counter[Outcome | None]] = {}
+        for first in range(0, len(starts), each):
+            part = starts[first : first + each]
+            branches, rows = gathered([places[start] for start in part])
+            again = [row for row in rows for _ in range(self._draws)]
+            grown = self._model.write(
+                branches, again, [self._temperature] * len(again), self._longest, rng, problem.deadline, calculator, problem.stop
+            )
+            problem.check_time()
+            lines = [outcome(self._model.decode(tokens).strip()) for tokens in grown.tokens]
+            drawn |= {start: Counter(lines[k * self._draws : (k + 1) * self._draws]) for k, start in enumerate(part)}
+        return drawn

@@ -133,7 +133,7 @@ class _Found:
 
     def __init__(self) -> None:
         self.energies: dict[str, Mapping[str, float]] = {}
-        self.complete: dict[str, tuple[float, float, int]] = {}
+        self.complete: dict[str, tuple[float, float, int, tuple[float, int]]] = {}
 
     def add(self, iteration: Iteration) -> None:
         """A complete solution is drawn in one round only and carries its votes with it, so the last word about it is right."""
@@ -142,7 +142,8 @@ class _Found:
             self.energies[text] = iteration.table.energies_of(row)
             if bool(batch.extras["complete"][row]):
                 likelihood, tokens = batch.parameters[row].tolist()
-                self.complete[text] = (float(batch.extras["votes"][row]), likelihood, int(tokens))
+                share, steps = batch.extras["reproduced"][row].tolist()
+                self.complete[text] = (float(batch.extras["votes"][row]), likelihood, int(tokens), (share, int(steps)))
 
     def steps(self, text: str) -> tuple[Step, ...]:
         """The lines of a solution, each with the energies of the solution up to there."""
@@ -269,9 +270,9 @@ class Solver:
         if not found.complete:
             return nothing
         texts = list(found.complete)
-        votes, likelihood, tokens = zip(*found.complete.values(), strict=True)
+        votes, likelihood, tokens, reproduced = zip(*found.complete.values(), strict=True)
         try:
-            iteration = self._judged(solutions_batch(texts, [True] * len(texts), votes, likelihood, tokens), problem)
+            iteration = self._judged(solutions_batch(texts, [True] * len(texts), votes, likelihood, tokens, reproduced), problem)
         except QuorumError:
             if problem.late:
                 return nothing

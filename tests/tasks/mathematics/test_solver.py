@@ -16,7 +16,7 @@ from pcm_ros.tasks.mathematics.assembly import METHODS, solver
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
-from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers, Reproduction
 from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion
 from tests.tasks.mathematics.conftest import KNOWN
 
@@ -27,7 +27,7 @@ QUESTION = next(iter(KNOWN))
 def consensus(tiny: LanguageModel) -> Solver:
     return Solver(
         StepGenerator(tiny, first=12, each=4, temperature=1.0),
-        [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(tiny)],
+        [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(tiny), Reproduction(tiny)],
         width=3,
     )
 
@@ -47,7 +47,7 @@ def test_greedy_says_what_the_model_knows(tiny: LanguageModel, question: str) ->
 def test_consensus_finds_the_answer_and_shows_the_energies(consensus: Solver, question: str) -> None:
     result = consensus.solve(question, seed=3)
     assert result.answer == KNOWN[question][1]
-    assert set(result.steps[-1].energies) == {"arithmetic", "numbers", "agreement", "generator", "likelihood"}
+    assert set(result.steps[-1].energies) == {"arithmetic", "numbers", "agreement", "generator", "likelihood", "reproduction"}
     assert all(step.energies for step in result.steps)
     assert 0 < result.agreement <= 1
     assert 0 < result.votes <= 1
