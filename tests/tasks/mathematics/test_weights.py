@@ -1,0 +1,76 @@
+"""How much each expert counts, fitted to solutions of training problems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pcm_ros.models.language import LanguageModel
+from pcm_ros.tasks.mathematics.generator import StepGenerator
+from pcm_ros.tasks.mathematics.solver import Solver
+from tests.tasks.mathematics.conftest import KNOWN
+from training.maths_candidates import candidate_solver, line_of
+from training.maths_samples import Labelled
+from training.maths_weights import Choice, choices, fitted, worth
+
+QUESTION, (_, ANSWER) = next(iter(KNOWN.items()))
+
+
+def made_up(count: int, seed: int = 0) -> list[Choice]:
+    """Problems of eight solutions: of three experts one knows much, one little, and one the contrary."""
+    rng = np.random.default_rng(seed)
+    problems = []
+    for _ in range(count):
+        right = torch.tensor(rng.random(8) < 0.4)
+        truth = (~right).double()
+        scores = torch.stack([truth * gain + torch.tensor(rng.normal(size=8)) for gain in (2.5, 0.5, -1.0)], dim=1)
+        problems.append(Choice("made up", scores, right, torch.ones(8, dtype=torch.float64)))
+    return problems
+
+
+def test_weights_tell_who_knows() -> None:
+    much, little, contrary = fitted(made_up(300), 1e-3).tolist()
+    assert much > 1.5
+    assert 0.1 < little < 1.0
+    assert contrary == pytest.approx(0, abs=1e-3), "no weight is negative"
+    assert fitted(made_up(300), 1e3).tolist() == pytest.approx([1, 1, 1], abs=0.01), "the penalty draws them to the plain sum"
+
+
+def test_what_is_fitted_is_measured_on_other_problems() -> None:
+    figures = worth(("much", "little", "contrary"), made_up(200), 1e-2)
+    assert figures["fitted"] >= figures["much"] - 0.03
+    assert figures["fitted"] > figures["sum"] > figures["contrary"]
+    assert figures["any"] > figures["fitted"]
+
+
+def test_nothing_to_choose_from_is_an_error() -> None:
+    all_right = Choice("made up", torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]), torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="right and wrong"):
+        fitted([all_right], 0.1)
+
+
+def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: Path, tmp_path: Path) -> None:
+    drawing = candidate_solver(None, tiny_folder, None, None, 12)
+    drawing.close()
+    # without the worked examples that a model without an adapter gets: this one knows its problems by heart
+    solver = Solver(StepGenerator(tiny, 12, 1, by_votes=True, temperature=1.0, stop_here=False), drawing.ensemble.scorers, width=12)
+    found = solver.solve(QUESTION, seed=1, max_tokens=2000)
+    solver.close()
+    path = tmp_path / "candidates.jsonl"
+    path.write_text(json.dumps(line_of(Labelled("gsm8k", 0, QUESTION, ANSWER, True), found)) + "\n")
+    names, problems = choices(path)
+    assert names == ("agreement", "arithmetic", "generator", "likelihood", "numbers", "reproduction")
+    (problem,) = problems
+    assert problem.scores.shape == (len(problem.right), 6)
+    assert bool(torch.isfinite(problem.scores).all())
+    entry = json.loads(path.read_text())
+    assert problem.right.tolist() == [candidate["answer"] == ANSWER for candidate in entry["candidates"]]
+    assert float(problem.votes.sum()) <= 12 + 1e-9
+    del entry["candidates"][0]["energies"]["numbers"]
+    path.write_text(json.dumps(entry) + "\n")
+    with pytest.raises(ValueError, match="energies"):
+        choices(path)

@@ -1,0 +1,135 @@
+"""Fit the weights of the experts on word problems: how much each one's energy counts when solutions of one problem are compared.
+
+    python -m training.maths_weights --candidates runs/maths/candidates.jsonl --out runs/maths/maths-weights.json
+
+A conditional logit (McFadden, "Conditional logit analysis of qualitative choice behavior", 1974) on what `maths_candidates.py` drew: the
+probability of a solution is softmax(-sum_s w_s z_s) over those of its problem, z_s = the expert's energies in z-scores as the ensemble
+adds them up, and the right ones shall have all of it. Weights are >= 0, and a penalty draws them to 1, the plain sum: its strength, and
+what the fit is worth, is found by leaving out a fifth of the problems in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcm_ros.consensus.energies import normalised
+
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Solutions of one problem: z-scored energies (K, S), which are right (K,) bool, and how often each was drawn (K,)."""
+
+    source: str
+    scores: Tensor
+    right: Tensor
+    votes: Tensor
+
+    @property
+    def informative(self) -> bool:
+        """Whether there is something to choose."""
+        return bool(self.right.any()) and not bool(self.right.all())
+
+
+def choices(path: Path) -> tuple[tuple[str, ...], list[Choice]]:
+    """The names of the experts, and the problems of a file of `maths_candidates.py` that have a solution.
+
+    Raises:
+        ValueError: an expert is missing somewhere: it was left out while they were drawn.
+    """
+    names: tuple[str, ...] = ()
+    found = []
+    for line in path.read_text().splitlines():
+        entry = json.loads(line)
+        candidates = entry["candidates"]
+        if not candidates:
+            continue
+        names = names or tuple(sorted(candidates[0]["energies"]))
+        if wrong := [sorted(each["energies"]) for each in candidates if set(each["energies"]) != set(names)]:
+            raise ValueError(f"{entry['source']} {entry['index']} has energies of {wrong[0]}; the others have {list(names)}")
+        energies = torch.tensor([[each["energies"][name] for name in names] for each in candidates], dtype=torch.float64)
+        scores = torch.stack([normalised(column, "zscore") for column in energies.T], dim=1)
+        marks = torch.tensor([each["right"] for each in candidates])
+        found.append(Choice(entry["source"], scores, marks, torch.tensor([each["votes"] for each in candidates], dtype=torch.float64)))
+    return names, found
+
+
+def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
+    """(S,) weights >= 0 of least mean -log(share of the right ones) + penalty * |w - 1|^2.
+
+    Raises:
+        ValueError: no problem has right and wrong solutions.
+    """
+    these = [problem for problem in problems if problem.informative]
+    if not these:
+        raise ValueError("no problem has right and wrong solutions; draw for more problems")
+    raw = torch.ones(these[0].scores.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([raw], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        weights = raw.abs()
+        total = torch.zeros((), dtype=torch.float64)
+        for problem in these:
+            odds = -(problem.scores @ weights)
+            total = total + odds.logsumexp(0) - odds[problem.right].logsumexp(0)
+        value = total / len(these) + penalty * (weights - 1).square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return raw.detach().abs()
+
+
+def chosen(problem: Choice, weights: Tensor) -> float:
+    """Whether the solution of least energy is right; ties are shared."""
+    totals = problem.scores @ weights
+    tied = totals <= totals.min() + 1e-9
+    return float(problem.right[tied].double().mean())
+
+
+def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float, seed: int = 0) -> dict[str, float]:
+    """Share of problems whose chosen solution is right: of each expert alone, of the plain sum, and of weights fitted to other problems."""
+    fold = np.random.default_rng(seed).permutation(len(problems)) % FOLDS
+    alone = dict(zip(names, torch.eye(len(names), dtype=torch.float64), strict=True))
+    ways = alone | {"sum": torch.ones(len(names), dtype=torch.float64)}
+    figures = {name: float(np.mean([chosen(problem, weights) for problem in problems])) for name, weights in ways.items()}
+    right = []
+    for number in range(FOLDS):
+        weights = fitted([problem for problem, part in zip(problems, fold, strict=True) if part != number], penalty)
+        right += [chosen(problem, weights) for problem, part in zip(problems, fold, strict=True) if part == number]
+    return figures | {"fitted": float(np.mean(right)), "any": float(np.mean([bool(problem.right.any()) for problem in problems]))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=Path, required=True, help="made by training/maths_candidates.py")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    names, problems = choices(options.candidates)
+    figures = {penalty: worth(names, problems, penalty) for penalty in PENALTIES}
+    penalty = max(PENALTIES, key=lambda each: figures[each]["fitted"])
+    weights = dict(zip(names, (round(value, 4) for value in fitted(problems, penalty).tolist()), strict=True))
+    made = {
+        "weights": weights,
+        "penalty": penalty,
+        "problems": len(problems),
+        "informative": sum(problem.informative for problem in problems),
+        "cross_validated": {name: round(value, 4) for name, value in figures[penalty].items()},
+    }
+    options.out.write_text(json.dumps(made, indent=2) + "\n")
+    print(json.dumps(made, indent=2))
+
+
+if __name__ == "__main__":
+    main()
