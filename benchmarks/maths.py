@@ -28,7 +28,7 @@ from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.arithmetic import final_answer
 from pcm_ros.tasks.mathematics.generator import StepGenerator
-from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
+from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.scorers import GeneratorLikelihood
 from pcm_ros.tasks.mathematics.solver import Candidate, Solution, Solver, checked_question
 
@@ -100,16 +100,14 @@ class _Prepared:
             Path(config[key]) if config[key] else None for key in ("model", "adapter", "sentence", "hidden")
         )
         self.beam, self.proposals, self.tokens = config["beam"], config["proposals"], config["max_tokens"]
-        self.preamble = EXAMPLES if adapter is None else ""
+        self.preamble = assembly.preamble(adapter)
         self.generating = assembly.language_model(model, adapter)
         if config["mode"] == "speed":
             return
-        base = assembly.language_model(model, None)
-        tuned = None if hidden is None or adapter is None else (adapter, hidden)
-        experts = assembly.scorers(base, self.generating, sentence, tuned, self.preamble)
+        experts = assembly.scorers(model, adapter, sentence, hidden)
         if config["mode"] == "select":
             # no generator made the given solutions: it has nothing to say, and is never asked
-            self.ensemble = Solver(StepGenerator(base, 1, 1), [expert for expert in experts if expert.name != "generator"])
+            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), [expert for expert in experts if expert.name != "generator"])
             return
         count, heat = self.beam * self.proposals, config["temperature"]
         make = functools.partial(StepGenerator, self.generating, preamble=self.preamble)

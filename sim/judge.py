@@ -88,7 +88,7 @@ class Judge:
         moving = [body.spec.phrase for body in bodies if body.speed > 0.02 or body.turning > 0.3]
         if moving:
             return Verdict(False, f"still moving: {', '.join(moving)}")
-        held = [body.spec.phrase for body in bodies if self._world.held_by_arm(body.number)]
+        held = [body.spec.phrase for body in bodies if self._world.touches_arm(body.number)]
         if held:
             return Verdict(False, f"hanging on the arm: {', '.join(held)}")
         fallen = [body.spec.phrase for body in bodies if body.position[2] < self._world.table_height - 0.01]

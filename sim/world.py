@@ -241,8 +241,8 @@ class World:
         mass = pybullet.getDynamicsInfo(subject, -1, physicsClientId=self.client)[0]
         return upward / (mass * 9.81)
 
-    def held_by_arm(self, number: int) -> bool:
-        """Whether a body touches the arm."""
+    def touches_arm(self, number: int) -> bool:
+        """Whether a body touches the arm or its gripper (Bullet's contacts, CONTACT_BREAKING metres at most)."""
         return bool(pybullet.getContactPoints(self.robot.body, number, physicsClientId=self.client))
 
     def close(self) -> None:

@@ -20,18 +20,16 @@ from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.loading import set_threads
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.generator import StepGenerator
-from pcm_ros.tasks.mathematics.notation import EXAMPLES
 from pcm_ros.tasks.mathematics.solver import Solution, Solver
 from training.maths_adapter import HELD_OUT
-from training.maths_samples import Labelled, problems, right, share_of_work
+from training.maths_samples import Labelled, problems, right, share_of_work, whole_lines
 
 
 def candidate_solver(adapter: Path | None, model: Path | None, sentence: Path | None, hidden: Path | None, count: int) -> Solver:
     """Plain samples, judged by all experts."""
-    generating, preamble = assembly.language_model(model, adapter), EXAMPLES if adapter is None else ""
-    tuned = None if hidden is None or adapter is None else (adapter, hidden)
-    experts = assembly.scorers(assembly.language_model(model, None), generating, sentence, tuned, preamble)
-    return Solver(StepGenerator(generating, count, 1, by_votes=True, stop_here=False, preamble=preamble), experts, width=count)
+    generating, examples = assembly.language_model(model, adapter), assembly.preamble(adapter)
+    generator = StepGenerator(generating, count, 1, by_votes=True, stop_here=False, preamble=examples)
+    return Solver(generator, assembly.scorers(model, adapter, sentence, hidden), width=count)
 
 
 def line_of(problem: Labelled, found: Solution) -> dict[str, Any]:
@@ -71,11 +69,7 @@ def main() -> None:
     set_threads()
     unseen = takewhile(lambda problem: problem.held_out, problems(options.data, options.generated, options.seed, options.held_out))
     todo = list(unseen)[part - 1 :: parts]
-    before = options.out.read_bytes() if options.out.exists() else b""
-    whole = before[: before.rfind(b"\n") + 1]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(whole)
-    done = {(entry["source"], entry["index"]) for entry in map(json.loads, whole.splitlines())}
+    done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
     solver = candidate_solver(options.adapter, options.model, options.sentence, options.hidden, options.count)
     started = shown = time.monotonic()

@@ -32,7 +32,7 @@ import torch
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.low_rank import merge_adapter
-from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer
+from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, compact, prompt
 from training.maths_adapter import HELD_OUT
 from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions
@@ -82,11 +82,6 @@ def right(text: str, answer: str) -> bool:
     return found is not None and abs(found - evaluate(answer)) < Fraction(1, 1000)
 
 
-def results_of(text: str) -> list[Fraction]:
-    """The results of the equations of a solution, whole or in part."""
-    return [equation.stated for equation in equations(text) if equation.stated is not None]
-
-
 def right_step(step: str, before: str, worked: str) -> bool | None:
     """Whether a step leads on from a beginning of a worked solution to its answer; None = it has no result to judge by."""
     if step.startswith(ANSWER.strip()):
@@ -121,6 +116,15 @@ def line_of(problem: Labelled, found: Solutions, judged: Callable[[str], bool | 
 def part_of(problem: Labelled) -> str:
     """The words under which shares are reported; generated problems are always new to the adapter."""
     return "generated" if problem.source == "generated" else f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """What an earlier run left in a file of JSON lines, to go on from; a last line that was cut off is taken out. No file: nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.exists() else b""
+    whole = before[: before.rfind(b"\n") + 1]
+    path.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def share_of_work(text: str) -> tuple[int, int]:
@@ -172,11 +176,7 @@ def main() -> None:
             return lambda text: right_step(text, problem.before, worked[problem.index])
         return lambda text: right(text, problem.answer)
 
-    before = options.out.read_bytes() if options.out.exists() else b""
-    whole = before[: before.rfind(b"\n") + 1]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(whole)
-    done = {(entry["source"], entry["index"]) for entry in map(json.loads, whole.splitlines())}
+    done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
     merge_adapter(model, options.adapter)
     round_weights(model, training_precision(device))

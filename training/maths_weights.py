@@ -28,12 +28,10 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """Solutions of one problem: z-scored energies (K, S), which are right (K,) bool, and how often each was drawn (K,)."""
+    """Solutions of one problem: z-scored energies (K, S) float64, and which are right (K,) bool."""
 
-    source: str
     scores: Tensor
     right: Tensor
-    votes: Tensor
 
     @property
     def informative(self) -> bool:
@@ -59,8 +57,7 @@ def choices(path: Path) -> tuple[tuple[str, ...], list[Choice]]:
             raise ValueError(f"{entry['source']} {entry['index']} has energies of {wrong[0]}; the others have {list(names)}")
         energies = torch.tensor([[each["energies"][name] for name in names] for each in candidates], dtype=torch.float64)
         scores = torch.stack([normalised(column, "zscore") for column in energies.T], dim=1)
-        marks = torch.tensor([each["right"] for each in candidates])
-        found.append(Choice(entry["source"], scores, marks, torch.tensor([each["votes"] for each in candidates], dtype=torch.float64)))
+        found.append(Choice(scores, torch.tensor([each["right"] for each in candidates])))
     return names, found
 
 

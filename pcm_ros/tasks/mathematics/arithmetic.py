@@ -170,6 +170,11 @@ def in_notation(solution: str) -> str:
     return "\n".join(lines)
 
 
+def results_of(text: str) -> list[Fraction]:
+    """The results of the equations of a solution, whole or in part, as they are stated; those without a value are left out."""
+    return [equation.stated for equation in equations(text) if equation.stated is not None]
+
+
 _NUMBER = r"(-?)\s*[$€£]?\s*(-?[\d.,]*\d(?:\s*/\s*\d+)?)"
 _ANSWER_LINE = re.compile(rf"(?:####|A:|(?:[Ss]o |[Tt]hus,? )?[Tt]he (?:final )?answer is:?)\s*{_NUMBER}[%.]?")
 _FINAL = re.compile(rf"(?:####|\bA:|[Aa]nswer(?:\s+is)?:?|\\boxed\{{)\s*{_NUMBER}")

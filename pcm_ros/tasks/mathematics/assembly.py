@@ -62,29 +62,24 @@ def _loaded(path: Path, adapter: Path | None) -> LanguageModel:
     return LanguageModel(path, adapter)
 
 
-def scorers(
-    base: LanguageModel,
-    generating: LanguageModel,
-    sentence: Path | None = None,
-    hidden: tuple[Path, Path] | None = None,
-    preamble: str = "",
-) -> list[Scorer]:
-    """The experts of the ensemble.
+def preamble(adapter: Path | None) -> str:
+    """What stands in front of a question: worked examples for a model without an adapter."""
+    return EXAMPLES if adapter is None else ""
 
-    Args:
-        base: the language model without an adapter. generating: the generator's. preamble: see `StepGenerator`.
-        sentence: weights of the sentence verifier. hidden: the generator's adapter and the weights of the verifier that was tuned on it.
+
+def scorers(model: Path | None, adapter: Path | None, sentence: Path | None = None, hidden: Path | None = None) -> list[Scorer]:
+    """The experts of the ensemble on what a model with an adapter proposes. Arguments: see `solver`.
 
     Raises:
         ModelUnavailable: a file is missing or damaged.
     """
+    generating, base = language_model(model, adapter), language_model(model, None)
     experts: list[Scorer] = [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
-    experts.append(Reproduction(generating, preamble=preamble))
+    experts.append(Reproduction(generating, preamble=preamble(adapter)))
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
-    if hidden is not None:
-        adapter, weights = hidden
-        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), weights))
+    if hidden is not None and adapter is not None:
+        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), hidden))
     return experts
 
 
@@ -125,21 +120,20 @@ def solver(
     if adapter is not None and not Path(adapter).is_file():
         raise ModelUnavailable(f"'{adapter}' does not exist; remedy: make it with training/maths_adapter.py, or do without")
     generating = language_model(model, adapter)
-    preamble = EXAMPLES if adapter is None else ""
+    examples = preamble(adapter)
     if method == "greedy":
-        generator = StepGenerator(generating, 1, 1, temperature=0, stop_here=False, calculate=calculate, preamble=preamble)
+        generator = StepGenerator(generating, 1, 1, temperature=0, stop_here=False, calculate=calculate, preamble=examples)
         return Solver(generator, [GeneratorLikelihood()], width=1)
     count = beam * proposals
     if method == "majority":
         generator = StepGenerator(
-            generating, count, 1, by_votes=True, temperature=temperature, stop_here=False, calculate=calculate, preamble=preamble
+            generating, count, 1, by_votes=True, temperature=temperature, stop_here=False, calculate=calculate, preamble=examples
         )
         return Solver(generator, [Agreement()], width=count)
     generator = StepGenerator(
-        generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=preamble
+        generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=examples
     )
-    tuned = None if hidden is None or adapter is None else (adapter, hidden)
-    return Solver(generator, scorers(language_model(model, None), generating, sentence, tuned, preamble), width=beam)
+    return Solver(generator, scorers(model, adapter, sentence, hidden), width=beam)
 
 
 _solving = threading.Lock()

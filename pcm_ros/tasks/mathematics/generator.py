@@ -11,7 +11,7 @@ import torch
 from pcm_ros.consensus import Batch, BeamState
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.tasks.mathematics.arithmetic import calculator, equations, written_number
+from pcm_ros.tasks.mathematics.arithmetic import calculator, results_of, written_number
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of
 from pcm_ros.tasks.mathematics.reading import outcome
@@ -19,6 +19,8 @@ from pcm_ros.tasks.mathematics.reading import outcome
 
 @dataclass(frozen=True)
 class _Proposal:
+    """A row of `solutions_batch`; its arguments say what each part is."""
+
     text: str
     complete: bool
     votes: float
@@ -169,8 +171,7 @@ class StepGenerator:
 
     def _stopped(self, beam: _Proposal, branches: Branches, row: int) -> _Proposal | None:
         """The beam with its last result as the answer; None if it has no result."""
-        results = [equation.stated for equation in equations(beam.text) if equation.stated is not None]
-        if not results:
+        if not (results := results_of(beam.text)):
             return None
         logits = branches.logits[row]
         likelihood = float(torch.log_softmax(logits, dim=-1)[self._mark])

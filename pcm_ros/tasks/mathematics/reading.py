@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer
+from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:/\d+)?%?|\.\d+")
@@ -118,7 +118,7 @@ def outcome(line: str) -> Outcome | None:
     if line.startswith(ANSWER.strip()):
         answer = final_answer(line)
         return None if answer is None else (True, frozenset((answer,)))
-    results = frozenset(equation.stated for equation in equations(line) if equation.stated is not None)
+    results = frozenset(results_of(line))
     return (False, results) if results else None
 
 

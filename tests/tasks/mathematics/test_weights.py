@@ -14,7 +14,7 @@ from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.solver import Solver
 from tests.tasks.mathematics.conftest import KNOWN
 from training.maths_candidates import candidate_solver, line_of
-from training.maths_samples import Labelled
+from training.maths_samples import Labelled, whole_lines
 from training.maths_weights import Choice, choices, fitted, worth
 
 QUESTION, (_, ANSWER) = next(iter(KNOWN.items()))
@@ -28,7 +28,7 @@ def made_up(count: int, seed: int = 0) -> list[Choice]:
         right = torch.tensor(rng.random(8) < 0.4)
         truth = (~right).double()
         scores = torch.stack([truth * gain + torch.tensor(rng.normal(size=8)) for gain in (2.5, 0.5, -1.0)], dim=1)
-        problems.append(Choice("made up", scores, right, torch.ones(8, dtype=torch.float64)))
+        problems.append(Choice(scores, right))
     return problems
 
 
@@ -48,9 +48,17 @@ def test_what_is_fitted_is_measured_on_other_problems() -> None:
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
-    all_right = Choice("made up", torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]), torch.ones(2, dtype=torch.float64))
+    all_right = Choice(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]))
     with pytest.raises(ValueError, match="right and wrong"):
         fitted([all_right], 0.1)
+
+
+def test_a_line_that_was_cut_off_is_drawn_again(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "lines.jsonl"
+    assert whole_lines(path) == []
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert whole_lines(path) == [{"a": 1}, {"a": 2}]
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
 
 
 def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: Path, tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: 
     assert bool(torch.isfinite(problem.scores).all())
     entry = json.loads(path.read_text())
     assert problem.right.tolist() == [candidate["answer"] == ANSWER for candidate in entry["candidates"]]
-    assert float(problem.votes.sum()) <= 12 + 1e-9
+    assert sum(candidate["votes"] for candidate in entry["candidates"]) <= 12 + 1e-9
     del entry["candidates"][0]["energies"]["numbers"]
     path.write_text(json.dumps(entry) + "\n")
     with pytest.raises(ValueError, match="energies"):
