@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,7 @@ from pcm_ros.sim.world import WorldConfig
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace
 
 ENV_ID = "PcmManipulation-v0"
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.'-"
+_LETTERS = string.ascii_letters + string.digits + string.punctuation + " "
 
 
 class ManipulationEnv(gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]):

@@ -70,6 +70,7 @@ class SimWorkcell:
             self._task = get_task(task) if isinstance(task, str) else task
         if self._episode is not None:
             self._past_steps += self.world.robot.steps
+        self._episode = self._picture = None  # whatever is on the table until a scene is sound belongs to no episode
         for attempt in range(_ATTEMPTS):
             episode = self._task.sample(np.random.default_rng([seed, attempt]), self.limits)
             self._picture = self._taken(episode, seed) if episode.shown else None

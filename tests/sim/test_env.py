@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from pcm_ros.sim.env import ManipulationEnv
+from pcm_ros.sim.wording import SENTENCES
 from pcm_ros.sim.world import WorldConfig, cameras
 
 SMALL = WorldConfig(cameras=cameras(1, 64, 48), vary_appearance=False)
@@ -18,6 +19,17 @@ def test_passes_the_checker() -> None:
     env = gymnasium.make("pcm_ros.sim.env:PcmManipulation-v0", config=SMALL, render_mode="rgb_array")
     check_env(env.unwrapped, skip_close_check=True)
     env.close()
+
+
+def test_instructions_of_all_wordings_lie_in_the_observation_space() -> None:
+    env = ManipulationEnv("words", SMALL)
+    assert not [sentence for sentence in SENTENCES if sentence.format(s="red mug", r="bowl", w="on", to="on") not in space_of(env)]
+    env.close()
+
+
+def space_of(env: ManipulationEnv) -> gymnasium.spaces.Space[str]:
+    assert isinstance(env.observation_space, gymnasium.spaces.Dict)
+    return env.observation_space["instruction"]
 
 
 def test_episode_ends_by_truncation_and_tells_what_holds() -> None:

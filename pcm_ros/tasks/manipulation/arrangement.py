@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from pcm_ros.tasks.manipulation.goal import Quantifier, Relation, RelationKind
+from pcm_ros.tasks.manipulation.goal import NounPhrase, Quantifier, Relation, RelationKind
 
 # Edge of the boxes, metres: smaller than what a gripper is asked to move, so that room is never what is missing.
 EDGE = 0.04
@@ -189,11 +189,12 @@ def _keep_apart(program: _Program, a: int, b: int, distance: float) -> None:
 def still_wanted(before: Sequence[Relation], stage: Sequence[Relation]) -> tuple[Relation, ...]:
     """Of the relations of earlier stages, those that a later stage leaves standing: the later one wins where they exclude each other.
 
-    What was put on or into something is free again when it is placed anew.
+    What was put on or into something is free again when it is placed anew, as far as words can tell: "the red block" and then "the largest
+    block" may be one or two; they are taken for two.
     """
     kept: list[Relation] = []
     for relation in reversed(before):
-        lifted = relation.kind in SUPPORT and any(_nested(relation.nouns[0].text, later.nouns[0].text) for later in stage)
+        lifted = relation.kind in SUPPORT and any(_spoken_of_again(relation.nouns[0], later.nouns[0]) for later in stage)
         if relation not in stage and relation not in kept and not lifted and not contradiction((*stage, *kept, relation)):
             kept.append(relation)
     return tuple(reversed(kept))
@@ -254,6 +255,18 @@ def _of_carriers(relations: Sequence[Relation]) -> list[Relation]:
             seen.add(carrier)
             subject = carrier
     return found
+
+
+def _spoken_of_again(first: NounPhrase, then: NounPhrase) -> bool:
+    """Whether a phrase means what an earlier one meant: "the block" after "the small red block" does, "the other block" does not."""
+    if not _nested(first.text, then.text):
+        return False
+    for one, other in ((first, then), (then, first)):
+        if one.excluded is not None and _nested(one.excluded.text, other.text):
+            return False
+        if one.measure is not None and other.measure is None and not set(other.text.split()) <= set(one.text.split()):
+            return False
+    return None in (first.measure, then.measure) or (first.measure, first.greatest) == (then.measure, then.greatest)
 
 
 def _nested(first: str, second: str) -> bool:

@@ -195,7 +195,7 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
     stop = Stop(
         max_iterations=config.iterations,
         agreement=None if config.all_iterations else config.agreement,
-        patience=1 if config.gain > 0 and not config.all_iterations else None,
+        patience=None if config.all_iterations else 1,
         tolerance=config.gain,
         min_iterations=min(3, config.iterations),
     )

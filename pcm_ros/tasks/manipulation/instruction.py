@@ -150,7 +150,8 @@ class _Reader:
                 nouns = [_tree(n) for n in child.children if isinstance(n, Tree)] if child.data == "subjects" else [child]
                 self._check_articles(nouns)
                 together = len(nouns) > 1
-                said = [(phrase, noun) for noun in nouns for phrase in self._phrases(noun, antecedent, listed=together)]
+                taken = isinstance(first, Token) and first.type == "PICK"
+                said = [(phrase, noun) for noun in nouns for phrase in self._phrases(noun, antecedent, listed=together, taken=taken)]
                 self.subjects = self._headed(said)
                 self.kind = None
         if tower and not found:
@@ -288,13 +289,19 @@ class _Reader:
             raise self._error(reason, bare[0].meta.start_pos)
 
     def _phrases(
-        self, noun: Tree, antecedent: list[str], partners: tuple[str, ...] = (), listed: bool = False, reference: bool = False
+        self,
+        noun: Tree,
+        antecedent: list[str],
+        partners: tuple[str, ...] = (),
+        listed: bool = False,
+        reference: bool = False,
+        taken: bool = False,
     ) -> list[str]:
         """The phrase of a noun in the form that NounPhrase.read takes, or what its pronoun stands for ("them": all).
 
         Args:
             partners: the other phrases of the same relation; "the other mug" is another than those anyway. listed: other nouns stand beside
-                it with "and". reference: others are placed by it, rather than it being moved.
+                it with "and". reference: others are placed by it, rather than it being moved. taken: it is only said to be taken ("up").
         """
         tokens = [token for token in noun.children if isinstance(token, Token)]
         start = noun.meta.start_pos
@@ -304,6 +311,8 @@ class _Reader:
         said = " ".join(str(t) for t in tokens if t.type not in ("ARTICLE", "QUANTITY", "ADJECTIVE_COMMA")).lower()
         words = re.sub(r"\b(other\s+than)\s+(?:the|an?)\b", r"\1", said).split()
         determiner = str(tokens[0]).lower().split()[0] if tokens[0].type in ("ARTICLE", "QUANTITY") else ""
+        if taken and len(words) > 1 and words[-1] in ("up", "out"):
+            words = words[:-1]
         if DISTANCE.search(" ".join(words)):
             raise self._error(f"'{' '.join(words)}': distances are not understood", start)
         if words[0] == "another":

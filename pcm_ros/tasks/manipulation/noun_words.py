@@ -15,11 +15,41 @@ PLACE = re.compile(
 DISTANCE = re.compile(
     r"\b(?:\d+|few|some|couple of|one|half|"
     + "|".join(NUMBERS)
-    + r") ?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$"
+    + r")[ -]?(?:mm|cm|m|millimet(?:re|er)s?|centimet(?:re|er)s?|met(?:re|er)s?|inch(?:es)?)$"
 )
 _VAGUE = tuple("few several many most half more enough various some rest remaining pair everything either".split())  # noqa: SIM905
-_ORDINALS = ("second", "third", "fourth", "fifth", "next", "same")
-_MANNERS = tuple("along slightly far much upside sideways aside apart together closely closer straight alone".split())  # noqa: SIM905
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "last", "next", "same")
+# What says where a thing is, which changes as things are moved and which models that see it cut out cannot know.
+_POSITIONS = frozenset(
+    (  # noqa: SIM905
+        "left right leftmost rightmost front frontmost foremost rear hindmost rearmost backmost back middle center centre central near "
+        "nearer nearest close closer closest far farther farthest further furthest top topmost upper uppermost bottom bottommost lower "
+        "lowest higher highest opposite"
+    ).split()
+)
+# What is neither seen nor measured, as a degree.
+_COMPARED = frozenset(
+    (  # noqa: SIM905
+        "heavier heaviest lighter lightest wider widest narrower narrowest thinner thinnest thicker thickest fatter fattest deeper deepest "
+        "newer newest older oldest darker darkest brighter brightest better best worse worst nicer nicest prettier prettiest medium "
+        "average matching identical similar"
+    ).split()
+)
+# What is said of a motion or of how a thing is to stand, where an object's noun is expected.
+_MANNERS = frozenset(
+    (  # noqa: SIM905
+        "along slightly far much upside aside apart together closer straight alone up out half maybe perhaps always sometimes later soon "
+        "first last further farther more less way still just only almost quite rather very somewhere elsewhere here there home inverted "
+        "rotated turned tilted flipped reversed lying standing upright lengthwise crosswise clockwise counterclockwise anticlockwise early"
+    ).split()
+)
+_ADVERB = re.compile(r"\w+(?:ways|wards?|(?:[^l]|al)ly)")
+_NOUNS_IN_LY = frozenset("anomaly assembly butterfly dragonfly family firefly fly lily supply".split())  # noqa: SIM905
+# What stands still or speaks; and whose the thing is that is spoken of.
+_SURROUNDINGS = frozenset("table tabletop desk floor ground counter countertop worktop workspace gripper".split())  # noqa: SIM905
+_PERSONS = ("robot", "arm", "me", "you", "him", "her", "us", "myself", "yourself")
+_OWNERS = ("its", "his", "her", "their")
+_SIDES = ("side", "left", "right", "front", "rear", "back", "middle", "center", "centre", "edge", "corner")
 # "Stack the blocks by size"
 _NO_OBJECTS = ("size", "height", "length", "color", "colour", "shape", "kind", "type", "order", "hand", "turns", "itself", "themselves")
 # Words in -s that name one object.
@@ -49,6 +79,11 @@ def is_plural(noun: str) -> bool:
     return len(noun) > 3 and singular(noun) != noun and noun not in _ONE_OBJECT
 
 
+def is_adverb(word: str) -> bool:
+    """Whether a word, where a noun is expected, says how or whither: "partly", "backwards", "sideways"; not "jelly" or "lily"."""
+    return _ADVERB.fullmatch(word) is not None and word not in _NOUNS_IN_LY
+
+
 def several(noun: str) -> str:
     """Several of a noun: "mug" -> "mugs"; a plural stays."""
     if singular(noun) != noun:
@@ -65,7 +100,7 @@ def counted(words: Sequence[str]) -> list[str]:
     if words[0] == "other" and len(words) > 2 and number_of(words[1]) is not None:
         words = [words[1], "other", *words[2:]]
     of_them = words[1:2] == ["of"] and words[2:3] in (["the"], ["these"], ["those"])
-    if of_them and len(words) > 4 and number_of(words[3]) and not number_of(words[0]):  # "one of the three mugs"
+    if of_them and len(words) > 4 and number_of(words[3]):  # "one of the three mugs"
         words = [*words[:3], *words[4:]]
     partitive = len(words) > 2 and words[1] == "of" and (words[0] == "one" or number_of(words[0]) or size_word(words[0]))
     if partitive:
@@ -81,10 +116,25 @@ def complaint(words: Sequence[str]) -> str:
     if head[0] in _VAGUE:
         return f"'{head[0]}' is not understood: say how many, or 'all'"
     ordered = any(a in _ORDINALS and size_word(b) is not None for a, b in itertools.pairwise(head))
-    if ordered or (head[0] in _ORDINALS and len(head) > 1):
+    if ordered or (head[0] in _ORDINALS and len(head) > 1) or "same" in words:
         return f"'{text}': describe it; of sizes, only the largest or smallest can be told, not the second"
-    if head[-1] in _MANNERS or (len(head) == 1 and head[0] in _NO_OBJECTS):
+    if head[-1] in _SIDES:
+        return f"'{text}' is a place, not an object: say of what"
+    if head[-1] in _MANNERS or is_adverb(head[-1]) or (len(head) == 1 and head[0] in _NO_OBJECTS):
         return f"'{text}' is not understood: '{head[-1]}' is no object, and nothing that can be done here"
+    if head[-1] in _SURROUNDINGS or (head == head[-1:] and head[0] in _PERSONS):
+        return f"'{head[-1]}' is not among the things that can be moved or placed by: name an object that lies on the table"
+    before = head[:-1] or [word for word in head if word.endswith("st")]  # a bottle's top is a thing, "the leftmost" is none
+    if where := next((word for word in before if word.removesuffix("-hand") in _POSITIONS), ""):
+        return f"'{text}': describe it by colour, kind or size; '{where}' says where it is, which changes"
+    if degree := next((word for word in head if word in _COMPARED), ""):
+        return f"'{text}': '{degree}' can't be told; of objects, only sizes are compared"
+    if owner := next((word for word in head if word in _OWNERS), ""):
+        return f"'{text}' is not understood: whose is it? Say it without '{owner}'"
+    if negated := next((word for word in words if re.match(r"non?t?-", word)), ""):
+        return f"'{negated}' is not understood: say what it is, not what it is not"
+    if any(number_of(word) is not None for word in head[1:-1]):
+        return f"'{text}' is not understood: numbers stand before a noun"
     sizes = [word for word in head if size_word(word) is not None]
     if len(sizes) > 1:
         return f"'{text}': one word of size in each phrase"

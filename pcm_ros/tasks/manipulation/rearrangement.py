@@ -99,12 +99,9 @@ class _Table:
                 continue
             subject, reference, *second = relation.objects
             level = torch.zeros(len(where), dtype=where.dtype)
-            other = where[:, subject] - where[:, second[0]] if second else None
-            columns.append(
-                relation_margin(
-                    relation.kind, where[:, subject] - where[:, reference], level, self.size[subject], self.size[reference], other
-                )
-            )
+            other, extents = (where[:, subject] - where[:, second[0]], self.size[second[0]]) if second else (None, None)
+            offset = where[:, subject] - where[:, reference]
+            columns.append(relation_margin(relation.kind, offset, level, self.size[subject], self.size[reference], other, extents))
         return torch.stack(columns, dim=1) if columns else torch.zeros((len(where), 0), dtype=where.dtype)
 
     def gaps(self, where: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ OUTLIERS = 0.03
 # like nothing that the experts know, and LENIENCE nats less will do, of both.
 PRESENT, CONTRAST, CLEAR = -2.0, 2.5, 0.5
 DOUBTFUL, LENIENCE = 2.25, 1.5
+# Objects whose probabilities of being meant differ by no more than this factor are alike: "a block" may be any of them.
+ALIKE = 0.4
 # From how clearly a phrase fits to a probability.
 FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
@@ -395,9 +397,10 @@ def degrees(relation: Relation, truth: Tensor, probability: Tensor) -> Tensor:
 def probability_of(assessments: list[Assessment], logits: Tensor, relation: Relation, scene: Scene) -> float:
     """Probability that the relation holds as things are.
 
-    One subject: p = sum over objects of prod_k p(object | phrase k) * mean over views of sigmoid(margin). Several, with p_i that object i
-    is meant and h_i how true the relation is of it: ALL: min_i (1 - p_i (1 - h_i)), the weakest link, since the views err together; COUNT:
-    the n-th greatest p_i h_i.
+    One subject: p = sum over objects of prod_k p(object | phrase k) * mean over views of sigmoid(margin); objects that are alike (see
+    ALIKE) count as one, of which the truest is taken: "a block is in the bowl" if one of four is. Several, with p_i that object i is meant
+    and h_i how true the relation is of it: ALL: min_i (1 - p_i (1 - h_i)), the weakest link, since the views err together; COUNT: the n-th
+    greatest p_i h_i.
 
     Args:
         logits: (M, T) log-odds of the relation's texts, those of `fused_logits` or with memory added.
@@ -413,11 +416,22 @@ def probability_of(assessments: list[Assessment], logits: Tensor, relation: Rela
         ranked = (meant * held).sort(descending=True).values
         wanted = relation.nouns[0].count
         return float(ranked[wanted - 1]) if wanted <= len(ranked) else 0.0
-    weight = beliefs[:, 0]
+    likely = beliefs >= ALIKE * beliefs.amax(dim=0)
+    weight, alike = beliefs[:, 0], torch.ones((), dtype=torch.bool)
     for k in range(1, beliefs.shape[1]):
         weight = weight[..., None] * beliefs[:, k]
+        alike = alike[..., None] & likely[:, k]
     clash = truth.isnan()
     distinct = torch.stack([assessment.margins for assessment in assessments]).amax(dim=0) > -torch.inf
-    weight = torch.where(distinct & ~clash, weight, torch.zeros_like(weight))
-    total = weight.sum()
-    return float((weight * truth.nan_to_num(0.0)).sum() / total) if total > 1e-12 else 0.0
+    weight = torch.where(distinct & ~clash, weight, torch.zeros_like(weight)).flatten(1)
+    if not weight.sum() > 1e-12:
+        return 0.0
+    of_subjects = _with_alike(weight, alike.flatten(), truth.nan_to_num(0.0).flatten(1))
+    return float(_with_alike(weight.sum(dim=1), likely[:, 0], of_subjects))
+
+
+def _with_alike(weight: Tensor, alike: Tensor, truth: Tensor) -> Tensor:
+    """(..., N) weights >= 0 and truths 0..1 -> (...,) mean truth, all that are alike, (N,), being as true as the truest of them."""
+    alike = alike & (weight > 0)
+    truest = torch.where(alike, truth, torch.zeros_like(truth)).amax(dim=-1, keepdim=True)
+    return (weight * torch.where(alike, truest, truth)).sum(dim=-1) / weight.sum(dim=-1).clamp_min(1e-300)

@@ -150,6 +150,12 @@ LATER = {
     "put the mug in the bowl, then put the mug behind the can": [],
     "put the mug in the bowl, then put the bowl behind the can": ["mug in bowl"],
     "put the red mug in the bowl, then put all mugs on the plate": [],
+    "put the red mug in the bowl, then put the mug on the plate": [],
+    "put the small mug in the bowl, then put the mug on the plate": [],
+    "put the small mug in the bowl, then put the smaller mug on the plate": [],
+    "put the red mug in the bowl, then put the other mug on the plate": ["red mug in bowl"],
+    "put the small mug in the bowl, then put the large mug on the plate": ["small mug in bowl"],
+    "put the red mug in the bowl, then put the largest mug left of the can": ["red mug in bowl"],
     "put the mug left of the bowl and behind the can, then put the mug right of the bowl": ["mug behind can"],
 }
 

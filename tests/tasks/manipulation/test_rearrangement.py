@@ -37,8 +37,9 @@ def after(before: Scene, plan: Rearrangement) -> tuple[torch.Tensor, torch.Tenso
 def check(before: Scene, relations: list[Placed], plan: Rearrangement) -> None:
     ground, size = after(before, plan)
     for relation in relations:
-        i, j = relation.objects
-        assert relation_margin(relation.kind, ground[i] - ground[j], torch.zeros(()).double(), size[i], size[j]) > 0, relation
+        i, j, *rest = relation.objects
+        other = (ground[i] - ground[rest[0]], size[rest[0]]) if rest else ()
+        assert relation_margin(relation.kind, ground[i] - ground[j], torch.zeros(()).double(), size[i], size[j], *other) > 0, relation
     for i in range(len(ground)):
         for j in range(i):
             assert footprint_gap(ground[i] - ground[j], size[i], size[j])[0] >= LEAST_ROOM - 1e-6
@@ -51,6 +52,15 @@ def test_a_reference_at_the_edge_makes_two_objects_move() -> None:
     relations = [Placed(BEHIND, (0, 1))]
     plan = rearrange(before, relations, [0, 1], nothing_rests(2), seed=1)
     assert plan is not None
+    check(before, relations, plan)
+
+
+def test_room_is_made_between_two_that_stand_side_by_side() -> None:
+    before = scene((0.5, -0.25), (0.55, 0.0), (0.55, 0.07))
+    relations = [Placed(RelationKind.BETWEEN, (0, 1, 2))]
+    plan = rearrange(before, relations, [0, 1, 2], nothing_rests(3), seed=3)
+    assert plan is not None
+    assert len(plan.targets) == 1
     check(before, relations, plan)
 
 

@@ -153,6 +153,24 @@ def test_the_other_one_is_another_one() -> None:
     assert probability < 0.5  # there is one red block only
 
 
+@pytest.mark.parametrize(("subject", "reference"), [("red block", "blue bowl"), ("red block", "red bowl")])
+def test_any_of_those_that_are_alike_will_do(subject: str, reference: str) -> None:
+    blocks = [box(x, y, (0.04, 0.04, 0.04), RED) for x, y in ((0.4, -0.3), (0.4, -0.2), (0.4, -0.1), (0.55, 0.15))]
+    bowls = [cup(0.55, y, 0.07, 0.05, BLUE if "blue" in reference else RED, flare=0.6) for y in (0.15, -0.2)]
+    shapes = (*blocks, *(bowls[:1] if "blue" in reference else bowls))
+    relation = Relation(RelationKind.IN, subject, (reference,))
+    logits = torch.full((len(shapes), 2), -5.0, dtype=torch.float64)
+    logits[:4, 0], logits[4:, 1] = 5.0, 5.0
+    margins = torch.full((len(shapes), len(shapes)), -5.0, dtype=torch.float64)
+    margins[3, 4] = 5.0
+    margins.fill_diagonal_(-torch.inf)
+    assert probability_of([Assessment("front", logits, margins)], logits, relation, scene(*shapes)) > 0.95
+    margins[3, 4] = -5.0
+    assert probability_of([Assessment("front", logits, margins)], logits, relation, scene(*shapes)) < 0.05
+    logits[3, 0], margins[3, 4] = 3.0, 5.0  # rather not a red block
+    assert probability_of([Assessment("front", logits, margins)], logits, relation, scene(*shapes)) < 0.1
+
+
 def test_a_view_that_is_not_there() -> None:
     given = context(RelationKind.LEFT_OF, "red block", "blue bowl")
     alone = replace(given, observation=Observation(given.observation.views[:1]))
