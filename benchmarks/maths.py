@@ -26,10 +26,10 @@ from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
-from pcm_ros.tasks.mathematics.arithmetic import final_answer
+from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, final_answer
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
-from pcm_ros.tasks.mathematics.scorers import GeneratorLikelihood
+from pcm_ros.tasks.mathematics.scorers import Agreement, GeneratorLikelihood
 from pcm_ros.tasks.mathematics.solver import Candidate, Solution, Solver, checked_question
 
 MODES = ("select", "solve", "speed")
@@ -69,7 +69,7 @@ def read_items(path: Path, mode: str, limit: int | None, seed: int) -> dict[str,
             question, given = str(data["question"]), data["answer"]
             solutions = tuple(map(str, data["solutions"])) if mode == "select" else ()
             correct = tuple(map(bool, data["correct"])) if mode == "select" else ()
-            answer = final_answer(given) if isinstance(given, str) else Fraction(str(given))
+            answer = recorded_answer(given) if isinstance(given, str) else Fraction(str(given))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"line {row + 1} of '{path}' can't be used ({error!r}); {SOURCES}") from error
         if len(solutions) != len(correct):
@@ -84,12 +84,21 @@ def read_items(path: Path, mode: str, limit: int | None, seed: int) -> dict[str,
     return items
 
 
+def recorded_answer(text: str) -> Fraction | None:
+    """The answer in a data file: a number or an expression (-3/4, -$5), else what a solution ends in; None if that is no number."""
+    try:
+        # "50%" is 50, as in what solutions say
+        return final_answer(text) if "%" in text else evaluate(text.strip())
+    except NoArithmetic:
+        return final_answer(text)
+
+
 def is_right(answer: str | None, expected: Fraction | None) -> bool:
-    """Whether an answer is the recorded one: whole numbers exactly, others to half a hundredth."""
+    """Whether an answer is the recorded one: whole numbers exactly, others to half a hundredth, below 1 to half a hundredth of them."""
     value = None if answer is None else final_answer(answer)
     if value is None or expected is None:
         return False
-    return value == expected if expected.denominator == 1 else abs(value - expected) <= Fraction(1, 200)
+    return value == expected if expected.denominator == 1 else abs(value - expected) <= Fraction(1, 200) * min(Fraction(1), abs(expected))
 
 
 class _Prepared:
@@ -113,7 +122,9 @@ class _Prepared:
         make = functools.partial(StepGenerator, self.generating, preamble=self.preamble)
         self.greedy = Solver(make(1, 1, temperature=0, stop_here=False), [GeneratorLikelihood()], width=1)
         # plain samples: nothing is pruned, and the experts judge what comes of them
-        self.samples = Solver(make(count, 1, by_votes=True, temperature=heat, stop_here=False), experts, width=count)
+        plain = functools.partial(make, count, 1, by_votes=True, temperature=heat, stop_here=False)
+        self.samples = Solver(plain(), experts, width=count)
+        self.more_samples = Solver(plain(), [Agreement()], width=count)  # that only vote: what experts say of them is not asked
         self.consensus = Solver(make(count, self.proposals, temperature=heat), experts, width=self.beam)
         self.narrow = Solver(make(count, count, temperature=heat), experts, width=1)
 
@@ -158,7 +169,8 @@ def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
     # as many samples as cost at least what the consensus did, drawn in lots
     lots: list[Solution] = []
     while not lots or (sum(lot.tokens for lot in lots) < found["ensemble"].tokens and len(lots) < 5):
-        lots.append(_timed(prepared.samples, item.question, prepared.tokens, mixed_seed(item.seed, len(lots) + 1)))
+        solver = prepared.more_samples if lots else prepared.samples
+        lots.append(_timed(solver, item.question, prepared.tokens, mixed_seed(item.seed, len(lots) + 1)))
     cost["majority"] = (sum(lot.tokens for lot in lots), sum(lot.seconds for lot in lots))
     drawn = len(lots) * prepared.samples.generator.first
     credit |= of_samples([lot.candidates for lot in lots], item.answer, drawn)

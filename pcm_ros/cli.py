@@ -273,7 +273,10 @@ def maths(
     deadline: Annotated[
         float | None, typer.Option(min=1e-6, help="Seconds, counted once the models are loaded; the best so far is then shown, marked.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens that all proposals together may cost.")] = 4000,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens that all proposals together may cost. Default, or 0: 200 * beam * proposals, at least 4000."),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Another language model: a GGUF file, or a folder with config.json and .safetensors.")
     ] = None,

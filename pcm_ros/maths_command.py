@@ -18,6 +18,7 @@ from pcm_ros.consensus import QuorumError
 from pcm_ros.console import INTERRUPTED, json_values, printable, stop_on_signals
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
+from pcm_ros.tasks.mathematics.proposals import usual_tokens
 from pcm_ros.tasks.mathematics.solver import Progress, Solution, UnusableQuestion, checked_question
 
 UNTUNED = (
@@ -34,7 +35,10 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """As on the command line; ranges: `assembly.solver` and `Solver.iterate`. adapter None = the shipped one, if there is one."""
+    """As on the command line; ranges: `assembly.solver` and `Solver.iterate`.
+
+    max_tokens None or 0 = `usual_tokens`. adapter None = the shipped one, if there is one.
+    """
 
     method: str = "consensus"
     beam: int = 5
@@ -42,7 +46,7 @@ class Options:
     temperature: float = 0.7
     seed: int = 0
     deadline: float | None = None
-    max_tokens: int = 4000
+    max_tokens: int | None = None
     model: Path | None = None
     adapter: Path | None = None
 
@@ -64,6 +68,7 @@ def solve_and_show(question: str, options: Options, as_json: bool = False) -> in
     adapter = assembly.chosen_adapter(options.model, options.adapter)
     untuned = options.model is None and adapter is None
     method: Any = options.method
+    options = dataclasses.replace(options, max_tokens=options.max_tokens or usual_tokens(options.beam * options.proposals))
     started = time.monotonic()
     try:
         checked_question(question)

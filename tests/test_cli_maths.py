@@ -55,6 +55,14 @@ def test_json_holds_all_and_the_same_seed_gives_the_same(model: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("words", "tokens"), [((), 4000), (("--max-tokens", 0), 4000), (("--max-tokens", 300), 300)])
+def test_the_limit_of_tokens_is_told(model: Path, words: tuple[object, ...], tokens: int) -> None:
+    result = pcm_maths(QUESTION, "--model", model, "--beam", 2, "--proposals", 2, "--deadline", 0.001, "--json", *words)
+    assert json.loads(result.stdout)["options"]["max_tokens"] == tokens
+    many = pcm_maths(QUESTION, "--model", model, "--beam", 10, "--proposals", 10, "--deadline", 0.001, "--json")
+    assert json.loads(many.stdout)["options"]["max_tokens"] == 20_000
+
+
 @pytest.mark.parametrize("method", ["consensus", "greedy", "majority"])
 def test_every_method_ends_with_or_without_an_answer(model: Path, method: str) -> None:
     result = pcm_maths("-", "--model", model, "--method", method, "--beam", 2, "--proposals", 2, "--max-tokens", 200, text=QUESTION)

@@ -123,6 +123,29 @@ def test_an_answer_that_is_no_number_is_refused_where_it_is_needed(tmp_path: Pat
         read_items(path, "solve", None, 0)
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("1/2", Fraction(1, 2)),
+        ("-3/4", Fraction(-3, 4)),
+        ("-$5", -5),
+        ("\u22125", -5),
+        ("1e3", 1000),
+        ("3 1/2", Fraction(7, 2)),
+        ("1,200", 1200),
+        ("50%", 50),
+        ("12 (eggs)", 12),
+        ("a\n#### 1/2", Fraction(1, 2)),
+        ("<<10-5=5>> are left\n#### 5", 5),
+    ],
+)
+def test_recorded_answers(tmp_path: Path, answer: str, number: Fraction | int) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps({"question": "why?", "answer": answer}))
+    (item,) = read_items(path, "solve", None, 0).values()
+    assert item.answer == number
+
+
 def test_changed_data_is_another_run(model: Path, data: Path, tmp_path: Path) -> None:
     """A journal is gone on from by what was read, not by what it was called."""
     copy = tmp_path / "copy.jsonl"
@@ -159,6 +182,11 @@ def test_the_seed_chooses_the_problems(data: Path) -> None:
         ("10.004", 10, False),
         ("0.333", Fraction(1, 3), True),
         ("0.3", Fraction(1, 3), False),
+        ("0.01", Fraction(1, 80), False),
+        ("0.0125", Fraction(1, 80), True),
+        ("-0.3333", Fraction(-1, 3), True),
+        ("16.67", Fraction(50, 3), True),
+        ("1/3", Fraction(1, 3), True),
         (None, 1, False),
     ],
 )

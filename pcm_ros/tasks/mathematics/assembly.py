@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,9 +18,18 @@ from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
-from pcm_ros.tasks.mathematics.proposals import never
+from pcm_ros.tasks.mathematics.proposals import Problem, never, usual_tokens
 from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers, Reproduction
-from pcm_ros.tasks.mathematics.solver import Progress, Ranking, Solution, Solver, checked_question
+from pcm_ros.tasks.mathematics.solver import (
+    Progress,
+    Ranking,
+    Solution,
+    Solver,
+    check_limits,
+    checked_question,
+    unsolved,
+    why_it_ended,
+)
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
 
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
@@ -136,7 +146,44 @@ def solver(
     return Solver(generator, scorers(model, adapter, sentence, hidden), width=beam)
 
 
-_solving = threading.Lock()
+class _Turns:
+    """Who may use the shared solvers: one at a time, since their generators keep what they read of one problem."""
+
+    _LOOK = 0.05  # seconds between two looks at the deadline and at cancellation
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    @contextlib.contextmanager
+    def taken(self, late: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for a turn, and give it back at the end; any thread may do that. False where it became late before it was one's turn.
+
+        Raises:
+            RuntimeError: the turn is this thread's own, and it will never come to give it back while it waits here.
+        """
+        while not self._lock.acquire(timeout=self._LOOK):
+            if self._thread == threading.get_ident():
+                raise RuntimeError(
+                    "an earlier `progress` of this thread is not finished, and this call would wait for it for ever; "
+                    "remedy: go on to its end, or close it"
+                )
+            if late():
+                yield False
+                return
+        try:
+            self.used()
+            yield True
+        finally:
+            self._thread = None
+            self._lock.release()
+
+    def used(self) -> None:
+        """Whoever has the turn says that this thread is the one that goes on with it."""
+        self._thread = threading.get_ident()
+
+
+_turns = _Turns()
 
 
 @functools.lru_cache(maxsize=4)  # as above
@@ -152,21 +199,23 @@ def solve(
     beam: int = 5,
     proposals: int = 4,
     deadline: float | None = None,
-    max_tokens: int = 4000,
+    max_tokens: int | None = None,
     seed: int = 0,
     method: Method = "consensus",
     model: Path | None = None,
     adapter: Path | None = None,
     temperature: float = 0.7,
 ) -> Solution:
-    """Solve a word problem. Calls from several threads take turns. Arguments and errors: `solver` and `Solver.iterate`.
+    """Solve a word problem. Calls from several threads take turns. Arguments and errors: `solver`, `Solver.iterate` and `progress`.
 
     Args:
         adapter: None = the shipped one, if there is one, for the embedded model (to do without, give `embedded_language_model()`).
     """
-    for result in progress(question, beam, proposals, deadline, max_tokens, seed, method, model, adapter, temperature):
-        if isinstance(result, Solution):
-            return result
+    told = progress(question, beam, proposals, deadline, max_tokens, seed, method, model, adapter, temperature)
+    with contextlib.closing(told):
+        for result in told:
+            if isinstance(result, Solution):
+                return result
     raise AssertionError("progress ends with a Solution")
 
 
@@ -175,24 +224,47 @@ def progress(
     beam: int = 5,
     proposals: int = 4,
     deadline: float | None = None,
-    max_tokens: int = 4000,
+    max_tokens: int | None = None,
     seed: int = 0,
     method: Method = "consensus",
     model: Path | None = None,
     adapter: Path | None = None,
     temperature: float = 0.7,
     stop: Callable[[], bool] = never,
-) -> Iterator[Progress | Solution]:
-    """`solve`, with what is found after each round. The deadline counts from here; what loading takes of it is not torn apart."""
+) -> Generator[Progress | Solution]:
+    """`solve`, with what is found after each round.
+
+    Calls take turns: from its first result to its last, the iterator keeps all others waiting, `solve` and `rank` too. One that is not
+    gone on with to its end lets them go on once it is closed (`close()`, `contextlib.closing`) or garbage collected. Whoever waits looks
+    at its own deadline and at `stop`, and is then given a solution without steps, marked.
+
+    Args:
+        deadline: counts from the first request of a result, waiting included; what loading takes of it is not torn apart.
+        max_tokens: None or 0 = `usual_tokens` of beam * proposals.
+
+    Raises:
+        RuntimeError: this thread itself has an unfinished iterator, which it would wait for for ever.
+    """
     started = time.monotonic()
-    checked_question(question)
-    with _solving:
+    text = checked_question(question)
+    max_tokens = max_tokens or usual_tokens(beam * proposals)
+    check_limits(deadline, max_tokens)
+    problem = Problem(text, None if deadline is None else started + deadline, max_tokens, stop)
+    with _turns.taken(lambda: problem.late) as mine:
+        if not mine:
+            yield unsolved(question, why_it_ended(problem), time.monotonic() - started)
+            return
         solving = shared_solver(method, beam, proposals, temperature, model, adapter)
-        left = None if deadline is None else max(1e-9, deadline - (time.monotonic() - started)) if deadline > 0 else deadline
-        yield from solving.iterate(question, seed, left, max_tokens, stop)
+        left = None if problem.deadline is None else max(1e-9, problem.deadline - time.monotonic())
+        for result in solving.iterate(question, seed, left, max_tokens, stop):
+            yield result
+            _turns.used()
 
 
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
-    """Order given solutions of a word problem, best first, by the same experts. Arguments and errors: `Solver.rank`."""
-    with _solving:
+    """Order given solutions of a word problem, best first, by the same experts. It waits for its turn, see `progress`.
+
+    Arguments and errors: `Solver.rank`; also RuntimeError, as `progress`.
+    """
+    with _turns.taken(never):
         return shared_solver("consensus", 5, 4, 0.7, None, None).rank(question, solutions)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 
 from pcm_ros.consensus import Batch, BeamState
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.tasks.mathematics.arithmetic import calculator, results_of, written_number
+from pcm_ros.tasks.mathematics.arithmetic import calculator, evaluate, results_of, written_number
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of
-from pcm_ros.tasks.mathematics.reading import outcome
+from pcm_ros.tasks.mathematics.reading import Outcome, outcome
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class _Proposal:
     reproduced: tuple[float, int] = (0.0, 0)
 
 
+@dataclass(frozen=True)
+class _Stop:
+    """Stopping at a beam.
+
+    Attributes:
+        proposal: with the last result as the answer. share: the model's probability of an answer's line there, 0..1.
+        numbers: the last result, exactly and as it is written.
+    """
+
+    proposal: _Proposal
+    share: float
+    numbers: frozenset[Fraction]
+
+
 class StepGenerator:
     """Proposes each beam's solution with one more step, drawn several times, and with "the answer is what we have" in place of a step.
 
@@ -36,8 +51,14 @@ class StepGenerator:
     are merged and their votes added up. Complete beams are proposed again as they are.
 
     Votes estimate how many of `first` plain samples would go this way: the root has `first` votes, and the steps drawn for a beam share
-    its votes. Where stopping is a proposal, it gets the share that is the model's probability of an answer's line; the drawn steps get
-    the rest.
+    its votes. Where stopping is a proposal, the share that is the model's probability of an answer's line belongs to the answers, and the
+    drawn steps get the rest. The answers are the last result and every other number that drawn answer's lines state; they share in the
+    proportion in which they were drawn, and where no answer was drawn, all goes to the last result. A beam of whose draws every one that
+    can be used is an answer has no steps to share the rest: the answers get that too. So a beam's votes all go to what follows it, unless
+    nothing usable was drawn there, as for want of tokens or of room in the context.
+
+    Where the tokens that are left do not cover a line of `longest` for every draw, fewer are drawn, the best beams first, so that lines
+    come to their end.
 
     Args:
         model: the language model (with the adapter that speaks in steps).
@@ -48,6 +69,9 @@ class StepGenerator:
         stop_here: whether to propose, beside the drawn steps, to stop with the last result as the answer.
         calculate: whether marked equations are filled in by the exact calculator.
         preamble: worked examples in front of the question, for models without an adapter.
+
+    Attributes:
+        spent: tokens written for the present problem. limited: whether tokens were too few to go on from one of its beams.
 
     Raises:
         ValueError: a number out of its range.
@@ -74,6 +98,7 @@ class StepGenerator:
         self.temperature, self.longest, self.stop_here = temperature, longest, stop_here
         self.calculate, self.preamble = calculate, preamble
         self.spent = 0
+        self.limited = False
         self.question = ""
         self._open: dict[str, tuple[Branches, int]] = {}
         self._lock = threading.Lock()
@@ -88,8 +113,8 @@ class StepGenerator:
         """
         with self._lock:
             if state is None or context.question != self.question:
+                self.question, self.spent, self.limited, self._open = context.question, 0, False, {}
                 context.check_time()
-                self.question, self.spent = context.question, 0
                 self._open = {"": (self.model.read([self.model.encode(self.preamble + prompt(context.question))]), 0)}
             beams = [_Proposal("", False, float(self.first), 0.0, 0)] if state is None else _beams(state)
             found: dict[str, _Proposal] = {}
@@ -115,70 +140,84 @@ class StepGenerator:
     def _extend(self, context: Problem, going: list[_Proposal], root: bool, rng: torch.Generator, found: dict[str, _Proposal]) -> None:
         """Add what can follow these beams to `found`."""
         branches, rows = self._branches([beam.text for beam in going])
-        left = [beam.votes for beam in going]  # what the drawn steps share
-        settled = set()
+        stops: dict[int, _Stop] = {}
         if self.stop_here:
             for number, beam in enumerate(going):
-                if (proposal := self._stopped(beam, branches, rows[number])) is not None:
-                    _add(found, proposal)
-                    left[number] -= proposal.votes
-                    settled.add(number)
-        parents = []
-        for number, beam in enumerate(going):
-            if int(branches.lengths[rows[number]]) + self.longest >= self.model.context:
-                continue  # no room for another step
-            times = self.first if root else self.each * (max(1, round(beam.votes)) if self.by_votes else 1)
-            parents += [number] * times
+                if results := results_of(beam.text):
+                    stops[number] = self._stopped(beam, results[-1], branches, rows[number])
+        left = context.max_tokens - self.spent
+        wanted = [self._draws(beam, int(branches.lengths[rows[number]]), root) for number, beam in enumerate(going)]
+        times = _fewer(wanted, left // self.longest)
+        self.limited |= any(count and not given for count, given in zip(wanted, times, strict=True))
+        parents = [number for number, count in enumerate(times) for _ in range(count)]
         if not parents:
+            for stop in stops.values():
+                _add(found, stop.proposal)
             return
-        most = max(1, min(self.longest, (context.max_tokens - self.spent) // len(parents)))
         grown = self.model.write(
             branches,
             [rows[number] for number in parents],
             [self.temperature] * len(parents),
-            most,
+            min(self.longest, left),
             rng,
             context.deadline,
             calculator if self.calculate else None,
             context.stop,
         )
-        drawn: list[tuple[int, int, _Proposal]] = []
+        self.spent += sum(map(len, grown.tokens))
+        self.limited |= left < self.longest and "limit" in grown.ended
         lines = [self.model.decode(tokens) for tokens in grown.tokens]
-        same = Counter((number, outcome(line.strip())) for number, line in zip(parents, lines, strict=True))
-        times_drawn = Counter(parents)
+        comes_to = [outcome(line.strip()) for line in lines]
+        same = Counter(zip(parents, comes_to, strict=True))
+        steps: list[tuple[int, int, _Proposal]] = []  # row, number of the beam, and what was drawn
+        answers: list[tuple[int, int, _Proposal]] = []  # likewise, of beams where stopping is a proposal
         for row, number in enumerate(parents):
             beam, tokens, ended, line = going[number], grown.tokens[row], grown.ended[row], lines[row]
-            self.spent += len(tokens)
             complete = line.startswith(ANSWER.strip()) and ended in ("line", "end")
-            if complete and number in settled:
-                continue  # it is there already
             line = line.strip() if complete else line.rstrip("\n") + "\n"
             text = beam.text + line
             if ended in ("limit", "deadline") or not line.strip() or len(text.encode(errors="replace")) > LONGEST_TEXT - 64:
                 continue
             likelihood = beam.likelihood + sum(grown.log_likelihoods[row])
-            share, steps = beam.reproduced
-            if (comes_to := outcome(line.strip())) is not None:
-                share, steps = share + same[number, comes_to] / times_drawn[number], steps + 1
-            drawn.append((row, number, _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens), (share, steps))))
-        counts = Counter(number for _, number, _ in drawn)
+            proposal = _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens), beam.reproduced)
+            (answers if complete and number in stops else steps).append((row, number, proposal))
+        answered, going_on = (Counter(number for _, number, _ in drawn) for drawn in (answers, steps))
+        sharing = [count - answered[number] if self.by_votes else going_on[number] for number, count in enumerate(times)]
+        rest = [beam.votes for beam in going]  # what the steps share
+        for number, stop in stops.items():
+            pool = stop.proposal.votes if sharing[number] or not answered[number] else rest[number]
+            rest[number] -= pool
+            stated = [(row, proposal) for row, parent, proposal in answers if parent == number]
+            agreed = [row for row, _ in stated if _number_in(comes_to[row]) in stop.numbers]
+            part = len(agreed) / len(stated) if stated else 1.0
+            _add(found, replace(stop.proposal, votes=pool * part, reproduced=_reproduced(going[number], stop.share * part)))
+            for row, proposal in stated:
+                if row in agreed:
+                    continue  # it is there already
+                share = None if comes_to[row] is None else stop.share * same[number, comes_to[row]] / len(stated)
+                _add(found, replace(proposal, votes=pool / len(stated), reproduced=_reproduced(going[number], share)))
         still_open: dict[str, tuple[Branches, int]] = {}
-        for row, number, proposal in drawn:
-            _add(found, replace(proposal, votes=left[number] / (times_drawn[number] if self.by_votes else counts[number])))
+        for row, number, proposal in steps:
+            share = None if comes_to[row] is None else same[number, comes_to[row]] / times[number]
+            _add(found, replace(proposal, votes=rest[number] / sharing[number], reproduced=_reproduced(going[number], share)))
             if not proposal.complete:
                 still_open.setdefault(proposal.text, (grown.branches, row))
         self._open = still_open
 
-    def _stopped(self, beam: _Proposal, branches: Branches, row: int) -> _Proposal | None:
-        """The beam with its last result as the answer; None if it has no result."""
-        if not (results := results_of(beam.text)):
-            return None
+    def _draws(self, beam: _Proposal, length: int, root: bool) -> int:
+        """How often to draw a step for a beam of so many tokens, the prompt included; 0 where the context has no room for another."""
+        if length + self.longest >= self.model.context:
+            return 0
+        return self.first if root else self.each * (max(1, round(beam.votes)) if self.by_votes else 1)
+
+    def _stopped(self, beam: _Proposal, result: Fraction, branches: Branches, row: int) -> _Stop:
+        """The beam with its last result as the answer, and with the votes of all answers."""
         logits = branches.logits[row]
         likelihood = float(torch.log_softmax(logits, dim=-1)[self._mark])
         share = float(torch.softmax(logits / max(self.temperature, 1e-3), dim=-1)[self._mark])
-        text = f"{beam.text}{ANSWER}{written_number(results[-1])}"
-        reproduced, steps = beam.reproduced
-        return _Proposal(text, True, beam.votes * share, beam.likelihood + likelihood, beam.tokens + 1, (reproduced + share, steps + 1))
+        number = written_number(result)
+        stopped = _Proposal(f"{beam.text}{ANSWER}{number}", True, beam.votes * share, beam.likelihood + likelihood, beam.tokens + 1)
+        return _Stop(replace(stopped, reproduced=_reproduced(beam, share)), share, frozenset((result, evaluate(number))))
 
     def _branches(self, texts: list[str]) -> tuple[Branches, list[int]]:
         """What the model has read of these beams; those of which it does not remember are read again."""
@@ -188,6 +227,28 @@ class StepGenerator:
             again = self.model.read([self.model.encode(head) + self.model.encode(text) for text in unread])
             self._open |= {text: (again, row) for row, text in enumerate(unread)}
         return gathered([self._open[text] for text in texts])
+
+
+def _fewer(times: list[int], most: int) -> list[int]:
+    """As many draws for each beam as `most` in all allows, at least one in all: one each, first beams first, then another, and so on."""
+    given, left = [0] * len(times), min(sum(times), max(1, most))
+    while left:
+        for number, wanted in enumerate(times):
+            if left and given[number] < wanted:
+                given[number] += 1
+                left -= 1
+    return given
+
+
+def _number_in(comes_to: Outcome | None) -> Fraction | None:
+    """The answer that an answer's line states."""
+    return next(iter(comes_to[1])) if comes_to is not None else None
+
+
+def _reproduced(beam: _Proposal, share: float | None) -> tuple[float, int]:
+    """See `solutions_batch`: of a beam with one more line, of which the generator has this share; None = it comes to nothing."""
+    before, steps = beam.reproduced
+    return (before, steps) if share is None else (before + share, steps + 1)
 
 
 def _beams(state: BeamState) -> list[_Proposal]:

@@ -13,6 +13,13 @@ from pcm_ros.consensus import Batch
 
 LONGEST_TEXT = 4096
 """Bytes of a solution in UTF-8."""
+FEWEST_TOKENS = 4000
+TOKENS_A_DRAW = 200
+
+
+def usual_tokens(draws: int) -> int:
+    """Tokens that a problem may cost where nobody says: 200 for each draw of a round (beam * proposals), and never fewer than 4000."""
+    return max(FEWEST_TOKENS, TOKENS_A_DRAW * draws)
 
 
 class OutOfTime(RuntimeError):
@@ -37,7 +44,7 @@ class Problem:
 
     question: str
     deadline: float | None = None
-    max_tokens: int = 4000
+    max_tokens: int = FEWEST_TOKENS
     stop: Callable[[], bool] = never
 
     @property

@@ -12,14 +12,22 @@ from fractions import Fraction
 from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:/\d+)?%?|\.\d+")
 _OPERAND = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?|\.\d+%?")
 _WORD = re.compile(r"[a-z]+")
+# Numbers in digits, mixed ones (1 1/2) and fractions included, and words; per cent belong to either.
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_PER_CENT = re.compile(r"[ -]?(?:%|per[ ]?cents?\b)")
+_READ = re.compile(rf"(?P<whole>\d+)[ ]+(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])|(?P<number>(?:{_DIGITS})(?:/\d+)?)|(?P<word>[a-z]+)")
+_JOINED = re.compile(r"[ -]|[ ]and[ ]|-and-")
+_LONGEST_NUMBER = 30  # characters; what is longer is none that is reckoned with
 _SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-WORDS: dict[str, tuple[Fraction, ...]] = {word: (Fraction(value),) for value, word in enumerate(_SMALL.split())}
-WORDS |= {word: (Fraction(10 * (k + 2)),) for k, word in enumerate(_TENS.split())}
-WORDS |= {
+_SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
+_CARDINALS = {word: value for value, word in enumerate(_SMALL.split())}
+_CARDINALS |= {word: 10 * (place + 2) for place, word in enumerate(_TENS.split())}
+_CARDINALS |= {"hundred": 100, **_SCALES}
+_PARTS = "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+WORDS: dict[str, tuple[Fraction, ...]] = {
     "half": (Fraction(1, 2), Fraction(2)),
     "halves": (Fraction(1, 2), Fraction(2)),
     "twice": (Fraction(2),),
@@ -28,22 +36,17 @@ WORDS |= {
     "triple": (Fraction(3),),
     "tripled": (Fraction(3),),
     "thrice": (Fraction(3),),
-    "third": (Fraction(1, 3), Fraction(3)),
-    "thirds": (Fraction(1, 3), Fraction(3)),
     "quarter": (Fraction(1, 4), Fraction(4), Fraction(25)),
     "quarters": (Fraction(1, 4), Fraction(4), Fraction(25)),
-    "fourth": (Fraction(1, 4), Fraction(4)),
-    "fifth": (Fraction(1, 5), Fraction(5)),
-    "tenth": (Fraction(1, 10), Fraction(10)),
     "dozen": (Fraction(12),),
     "dozens": (Fraction(12),),
     "pair": (Fraction(2),),
     "pairs": (Fraction(2),),
     "couple": (Fraction(2),),
     "both": (Fraction(2),),
-    "hundred": (Fraction(100),),
-    "thousand": (Fraction(1000),),
 }
+WORDS |= {word + plural: (Fraction(1, part), Fraction(part)) for part, word in enumerate(_PARTS.split(), 3) for plural in ("", "s")}
+"""Words that say a number by themselves, and what it may be; cardinal numbers are read by `_Cardinal`."""
 COMMON = frozenset(map(Fraction, (1, 2, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
 """Numbers that a solution may bring in by itself: days of a week, hours, months, cents, per cent, two halves."""
 _PLAIN = """
@@ -73,34 +76,126 @@ class Question:
     money: bool
 
 
-def _values(token: str) -> tuple[Fraction, ...]:
-    bare = token.rstrip("%").replace(",", "")
-    top, _, bottom = bare.partition("/")
-    if bottom and int(bottom) == 0:
-        return (Fraction(top),)
-    value = Fraction(top) / int(bottom or 1)
-    if token.endswith("%"):
-        return (value / 100, value, 1 - value / 100, 1 + value / 100)
-    return (value, Fraction(top), Fraction(bottom)) if bottom else (value,)
+class _Cardinal:
+    """A cardinal number in words, word by word: two hundred and fifty-one thousand."""
+
+    def __init__(self, word: str) -> None:
+        self._total = 0  # of the groups that "thousand" and the like have closed
+        self._group: int | None = None  # of the open one
+        self._last = 0
+        self._scale = 10**12  # the least one so far
+        self._several = False  # whether it has more than one word
+        self._take(word)
+
+    def goes_on(self, word: str, spaced: bool, linked: bool) -> bool:
+        """Take another word in, if it belongs to the number; whether it does.
+
+        Args:
+            spaced: whether no hyphen is between them. linked: whether one follows, as in "twenty five-dollar notes", of which there are 20.
+        """
+        value = _CARDINALS[word]
+        closed = self._last in _SCALES.values()
+        if value == 0 or self._last == 0:
+            fits = False
+        elif value in _SCALES.values():
+            fits = not closed and value < self._scale
+        elif value == 100:
+            fits = self._group is not None and self._group < 100 and self._group % 10 != 0
+        elif value < 10 and 20 <= self._last < 100:
+            fits = not (spaced and linked)
+        else:
+            fits = closed or self._last == 100
+        if fits:
+            self._several = True
+            self._take(word)
+        return fits
+
+    def after_and(self) -> bool:
+        """Whether "and" may come next: two hundred and five, but neither five and six nor twenty and five."""
+        return self._last == 100 or self._last in _SCALES.values()
+
+    def _take(self, word: str) -> None:
+        value = _CARDINALS[word]
+        if value in _SCALES.values():
+            self._total += (1 if self._group is None else self._group) * value
+            self._group, self._scale = None, value
+        elif value == 100:
+            self._group = (1 if self._group is None else self._group) * 100
+        else:
+            self._group = (self._group or 0) + value
+        self._last = value
+
+    @property
+    def values(self) -> tuple[Fraction, ...]:
+        """What it may stand for: of two million also the 2, since people go on calculating in millions."""
+        whole = Fraction(self._total + (self._group or 0))
+        if self._several and self._last >= 10**6 and whole % self._last == 0 and whole != self._last:
+            return (whole, whole / self._last)
+        return (whole,)
+
+
+def _fraction(top: str, bottom: str) -> tuple[Fraction, ...]:
+    """1/2, or 1, or 2: the whole and its parts; the top alone where there is nothing to divide by."""
+    value = Fraction(top.replace(",", ""))
+    if not bottom or int(bottom) == 0:
+        return (value,)
+    return (value / int(bottom), value, Fraction(bottom))
+
+
+def _per_cent(values: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    value = values[0]
+    return (value / 100, value, 1 - value / 100, 1 + value / 100)
+
+
+def _numbers(text: str) -> list[tuple[Fraction, ...]]:
+    """The numbers of a text in lower case, in digits and words, each as what it may stand for."""
+    found: list[tuple[Fraction, ...]] = []
+    cardinal: _Cardinal | None = None  # the last number, if it is in words and may go on
+    digits = False  # whether the last one is in digits, and may be followed by "million"
+    end = 0  # of the last one
+    for match in _READ.finditer(text):
+        word, between = match["word"], text[end : match.start()]
+        if word == "and":
+            continue  # it is looked at with what follows
+        joined = _JOINED.fullmatch(between) is not None
+        if word in _CARDINALS:
+            linked = text[match.end() : match.end() + 1] == "-" and text[match.end() + 1 : match.end() + 2].isalpha()
+            if digits and between in (" ", "-") and word in ("hundred", *_SCALES):
+                found[-1], digits = (found[-1][0] * _CARDINALS[word], *found[-1]), False
+            elif cardinal and joined and ("and" not in between or cardinal.after_and()) and cardinal.goes_on(word, between != "-", linked):
+                found[-1] = cardinal.values
+            else:
+                cardinal, digits = _Cardinal(word), False
+                found.append(cardinal.values)
+        else:
+            cardinal, digits = None, False
+            if len(match[0]) > _LONGEST_NUMBER or (word is not None and word not in WORDS):
+                continue
+            if word is not None:
+                found.append(WORDS[word])
+            elif match["whole"]:
+                whole, part = Fraction(match["whole"]), _fraction(match["top"], match["bottom"])
+                found.append((whole + part[0], whole, *part) if len(part) > 1 else (whole, *part))
+            else:
+                top, _, bottom = match["number"].partition("/")
+                found.append(_fraction(top, bottom))
+                digits = not bottom
+        end = match.end()
+        if _PER_CENT.match(text, end):
+            found[-1], cardinal, digits = _per_cent(found[-1]), None, False
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
 def read_question(text: str) -> Question:
     """Numbers in digits and words, and the words that say what is asked. Any text will do; what is not understood is left out."""
-    found = []
     lower = text.lower()
-    for match in re.finditer(rf"{_NUMBER.pattern}|[a-z]+", lower):
-        token = match[0]
-        if token in WORDS:
-            found.append(WORDS[token])
-        elif not token.isalpha() and len(token) <= 30:
-            found.append(_values(token))
+    found = _numbers(lower)
     sentences = [sentence for sentence in re.split(r"(?<=[.?!])\s+", lower) if sentence]
     asking = [sentence for sentence in sentences if "?" in sentence] or sentences[-1:]
     asked = frozenset(content_words(asking[-1].rpartition("how")[2] or asking[-1])) if asking else frozenset()
-    return Question(
-        tuple(found), asked, frozenset(content_words(lower)), "%" in text or "percent" in lower, "$" in text or "dollar" in lower
-    )
+    per_cent = any(sign in lower for sign in ("%", "percent", "per cent"))
+    return Question(tuple(found), asked, frozenset(content_words(lower)), per_cent, "$" in text or "dollar" in lower)
 
 
 def content_words(text: str) -> list[str]:

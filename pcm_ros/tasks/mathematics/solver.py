@@ -12,7 +12,7 @@ from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Itera
 from pcm_ros.tasks.mathematics.arithmetic import final_answer, in_notation, written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
-from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, OutOfTime, Problem, never, solutions_batch, text_of, texts_of
+from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, OutOfTime, Problem, never, solutions_batch, text_of, texts_of, usual_tokens
 
 LONGEST_QUESTION = 4000
 MOST_STEPS = 12
@@ -118,6 +118,19 @@ def checked_question(text: str) -> str:
     return question
 
 
+def check_limits(deadline: float | None, max_tokens: int | None) -> None:
+    """Raises ValueError: seconds that are not above 0, or tokens below 1."""
+    if deadline is not None and not deadline > 0:
+        raise ValueError(f"deadline is {deadline}; allowed: seconds > 0, or None")
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}; allowed: >= 1")
+
+
+def unsolved(question: str, reason: str, seconds: float, steps: tuple[Step, ...] = (), tokens: int = 0) -> Solution:
+    """What there is where no solution was completed. Arguments: see `Solution`."""
+    return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, False, reason, tokens, seconds)
+
+
 class _Given:
     """A generator that proposes what it was given."""
 
@@ -174,7 +187,7 @@ class Solver:
         self.ensemble = Ensemble(scorers, weights, normalise="zscore", quorum=1)
         self.beam = Beam(width, distinct=distinct)
 
-    def solve(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int = 4000) -> Solution:
+    def solve(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int | None = None) -> Solution:
         """See `iterate`; the end of it."""
         for result in self.iterate(question, seed, deadline, max_tokens):
             if isinstance(result, Solution):
@@ -186,7 +199,7 @@ class Solver:
         question: str,
         seed: int = 0,
         deadline: float | None = None,
-        max_tokens: int = 4000,
+        max_tokens: int | None = None,
         stop: Callable[[], bool] = never,
     ) -> Iterator[Progress | Solution]:
         """Progress after each round, then the solution.
@@ -194,7 +207,7 @@ class Solver:
         Args:
             deadline: seconds from now after which the best found so far is returned, marked; None = none. Work that is under way is not
                 torn apart: one token of all beams, or one reading of a scorer, may come after it.
-            max_tokens: that all proposals together may cost, >= 1.
+            max_tokens: that all proposals together may cost, >= 1; None = `usual_tokens` of the generator's first draws.
             stop: asked between tokens; true cancels, and the best found so far is returned, marked.
 
         Raises:
@@ -202,10 +215,8 @@ class Solver:
             ValueError: a limit out of its range.
         """
         text = checked_question(question)
-        if deadline is not None and not deadline > 0:
-            raise ValueError(f"deadline is {deadline}; allowed: seconds > 0, or None")
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}; allowed: >= 1")
+        check_limits(deadline, max_tokens)
+        max_tokens = usual_tokens(self.generator.first) if max_tokens is None else max_tokens
         started = time.monotonic()
         problem = Problem(text, None if deadline is None else started + deadline, max_tokens, stop)
         room = self.generator.model.context // 2
@@ -224,19 +235,19 @@ class Solver:
                 beams = tuple(texts_of(state.beams)) if state is not None else ()
                 yield Progress(iteration.index, tuple(map(display, beams)), spent, time.monotonic() - started)
                 if state is not None and bool(state.complete.all()):
-                    reason = ""
+                    reason = "tokens" if self.generator.limited else ""
                     break
                 if problem.late or spent >= max_tokens:
-                    reason = _why_it_ended(problem) if problem.late else "tokens"
+                    reason = why_it_ended(problem) if problem.late else "tokens"
                     break
         except OutOfTime:
-            reason = _why_it_ended(problem)
+            reason = why_it_ended(problem)
         except QuorumError:
             if not problem.late:
                 raise
-            reason = _why_it_ended(problem)
+            reason = why_it_ended(problem)
         if not reason and problem.late:
-            reason = _why_it_ended(problem)  # scorers were left out of the last rounds because of it
+            reason = why_it_ended(problem)  # scorers were left out of the last rounds because of it
         yield self._chosen(question, problem, found, state, reason, started)
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:
@@ -264,9 +275,7 @@ class Solver:
         """The best of all complete solutions that were met, judged together; the best partial one if there is none."""
         spent = self.generator.spent if self.generator.question == problem.question else 0
         partial = "" if state is None else text_of(state.beams.extras["sequence"][0])
-        nothing = Solution(
-            question, None, found.steps(partial), float("inf"), (), 0.0, 0.0, False, reason, spent, time.monotonic() - started
-        )
+        nothing = unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent)
         if not found.complete:
             return nothing
         texts = list(found.complete)
@@ -309,5 +318,6 @@ class Solver:
         self.ensemble.close()
 
 
-def _why_it_ended(problem: Problem) -> str:
+def why_it_ended(problem: Problem) -> str:
+    """The reason of a late problem's solution."""
     return "cancelled" if problem.stop() else "deadline"

@@ -22,6 +22,19 @@ from pcm_ros.tasks.mathematics.arithmetic import (
 )
 from training.maths_problems import TEMPLATES, make_problem
 
+STATEMENTS = (
+    "The answer is 36 eggs.",
+    "The answer is 36%.",
+    "Answer: 36",
+    "**Answer: 36**",
+    "**Answer:** 36",
+    "So the final answer is 36",
+    "Therefore, the answer is $\\boxed{36}$.",
+    "\\boxed{36}",
+    "A: 36",
+    "#### 36 eggs",
+)
+"""Last lines that say the answer."""
 numbers = st.one_of(st.integers(0, 10**6), st.decimals(0, 1000, places=2, allow_nan=False))
 
 
@@ -67,10 +80,19 @@ def test_values_are_exact(pair: tuple[str, Fraction]) -> None:
         (".5*4", 2),
         ("3 × 4 ÷ 2", 6),
         ("2^3", 8),
+        ("2(3)^2", 18),
+        ("1000(1.05)^2", Fraction("1102.5")),
+        ("1000(1+.05)**2", Fraction("1102.5")),
+        ("2(50)%", 1),
+        ("(1+2)(3)^2(2)", 54),
+        ("3 1/2", Fraction(7, 2)),
+        ("-2 1/4 * 4", -9),
         ("1,5", None),
+        ("3 4", None),
+        ("1 1/0", None),
     ],
 )
-def test_notations(text: str, value: int | None) -> None:
+def test_notations(text: str, value: Fraction | int | None) -> None:
     if value is None:
         with pytest.raises(NoArithmetic):
             evaluate(text)
@@ -115,6 +137,46 @@ def test_rounding() -> None:
     assert [equation.exact for equation in found] == [False] * 8
 
 
+def test_half_a_unit_of_the_last_decimal_may_go_either_way() -> None:
+    found = equations(
+        "<<1/32=0.0312>> <<1/32=0.0313>> <<5/4=1.2>> <<5/4=1.3>> <<1/32=0.0314>> <<7/2=3>> <<7/2=4>> <<1/8=12%>> <<1/8=12.5%>>"
+    )
+    assert [equation.holds for equation in found] == [True, True, True, True, False, False, False, False, True]
+
+
+@given(st.fractions(-1000, 1000, max_denominator=5000))
+def test_what_the_calculator_writes_holds(value: Fraction) -> None:
+    written = calculator(f"<<{value.numerator}/{value.denominator}=")
+    assert written is not None
+    (equation,) = equations(f"<<{value.numerator}/{value.denominator}={written}")
+    assert equation.holds
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("1157625/1000000", "1.157625"),
+        ("1/100000", "0.00001"),
+        ("1/32", "0.03125"),
+        ("-1/1024", "-0.00097656"),
+        ("1/3", "0.3333"),
+        ("-50/3", "-16.67"),
+        ("1/300", "0.00333333"),
+        ("-1/10000000000", "0"),
+        ("20000000000000000000001/2", "10000000000000000000000.5"),
+        ("3/2", "1.5"),
+    ],
+)
+def test_written_numbers(value: str, written: str) -> None:
+    assert written_number(Fraction(value)) == written
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 8))
+def test_up_to_eight_decimals_are_written_in_full(units: int, decimals: int) -> None:
+    value = Fraction(units, 10**decimals)
+    assert Fraction(written_number(value)) == value
+
+
 def test_a_fraction_as_the_result_is_not_rounded() -> None:
     found = equations("<<1/3=1/2>> <<5/8=1/2>> <<1/4=1/10+1/10>> <<1/2=2/4>>")
     assert [equation.holds for equation in found] == [False, False, False, True]
@@ -126,6 +188,66 @@ def test_equations_written_out_count_where_none_is_marked() -> None:
     (both,) = equations("She sold 48/2 = <<48/2=24>>24 clips.")
     assert both.holds
     assert equations("nothing = nobody") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1/4 + 1/4 = 1/2", ["1/4 + 1/4=1/2"]),
+        ("3/4 + 3/4 = 1 1/2 cups", ["3/4 + 3/4=1 1/2"]),
+        ("5 - 8 = -$3", ["5 - 8=-$3"]),
+        ("5 - 8 = $-3.00!", ["5 - 8=$-3.00"]),
+        ("80 / 2 = $40/hour", ["80 / 2=$40"]),
+        ("4*5 = 20ml", ["4*5=20"]),
+        ("2 + 3 = 5 + 4 = 9", ["2 + 3=5", "5 + 4=9"]),
+        ("2 * (3 + 4) = 2 * 7 = 14", ["2 * 7=14"]),
+        ("20% of 50 = 0.2 * 50 = 10", ["0.2 * 50=10"]),
+        ("(48/2 = 24)", ["48/2=24"]),
+        ("- 3 + 4 = 7\n* 8 - 3 = 5\n**6 * 2 = 12**", ["3 + 4=7", "8 - 3=5", "6 * 2=12"]),
+        ("So: -3 + 5 = 2", ["-3 + 5=2"]),
+        ("3x4 = 12 and 2 x 5 = 10", ["3x4=12", "2 x 5=10"]),
+        ("1. 3 + 4 = 7 (see 2)", ["3 + 4=7"]),
+        ("100(1 + 0.05)^2 = 110.25", ["100(1 + 0.05)^2=110.25"]),
+        # not whole, or none at all
+        ("12 eggs - 4 = 8", []),
+        ("x + 5 = 12", []),
+        ("3x = 12", []),
+        ("$5/hour * 8 = $40", []),
+        ("20% of 50 + 5 = 15", []),
+        ("twenty plus 3 + 4 = 27", []),
+        ("(12 eggs - 4) * 2 = 16", []),
+        ("10ml * 2 = 20", []),
+        ("5 = 5", []),
+        ("10 + 5 = 5 times 3", []),
+        ("10 + 5 = x", []),
+        ("3 + 4 <= 7", []),
+        ("a == 3 + 4 == 7", []),
+        ("3 +\n4 = 7", []),
+    ],
+)
+def test_only_whole_equations_are_read_where_none_is_marked(text: str, expected: list[str]) -> None:
+    found = equations(text)
+    assert [f"{equation.expression}={equation.result}" for equation in found] == expected
+    assert all(equation.holds for equation in found)
+
+
+@given(
+    expressions(), st.sampled_from(["", "She sold ", "Then: ", "- ", "("]), st.sampled_from(["", " eggs.", ", so", ") in May", "\n3 more"])
+)
+def test_equations_written_out_are_read_whatever_stands_around(pair: tuple[str, Fraction], before: str, behind: str) -> None:
+    text, value = pair
+    if len(text) <= 120 and "(" in text:
+        (equation,) = equations(f"{before}{text} = {written_number(value)}{behind}")
+        assert (equation.expression, equation.holds) == (text, True)
+
+
+def test_reading_equations_takes_time_in_proportion_to_the_text() -> None:
+    start = time.process_time()
+    for part in ("1 + ", "(", "1=", "1 ", "$", "-", "1,", "1/2 = ", "x", "answer is "):
+        equations(part * 2000)
+        in_notation(part * 2000)
+        final_answer(part * 2000)
+    assert time.process_time() - start < 5
 
 
 def test_calculator_speaks_when_an_equation_opens() -> None:
@@ -150,6 +272,26 @@ def test_calculator_speaks_when_an_equation_opens() -> None:
         ("#### 1/2", Fraction(1, 2)),
         ("The answer is 1/3.", Fraction(1, 3)),
         ("nothing", None),
+        ("#### 3 1/2", Fraction(7, 2)),
+        ("#### −5", -5),
+        ("\\boxed{\\frac{1}{2}}", Fraction(1, 2)),
+        ("The answer is $\\boxed{-3\\frac{1}{2}}$.", Fraction(-7, 2)),
+        ("\\boxed{36\\text{ eggs}}, not 5", 36),
+        ("\\boxed{\\frac{x}{2}}", None),
+        ("10-5", 5),
+        ("-3/4", Fraction(-3, 4)),
+        ("1/2", Fraction(1, 2)),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("she has 3 1/2", Fraction(7, 2)),
+        ("1e3", 1000),
+        ("COVID-19", 19),
+        ("The answer is 50%.", 50),
+        ("**Answer:** 36 eggs, of 40", 36),
+        ("The answer is 3 + 4 = 7 eggs", 7),
+        ("The answer is 7, since 2 + 2 = 4 and 3", 7),
+        ("The answer to the problem is 12. There were 3.", 12),
+        ("To answer 3 questions she needs 4 hours", 4),
     ],
 )
 def test_final_answer(text: str, answer: Fraction | int | None) -> None:
@@ -164,11 +306,25 @@ def test_final_answer(text: str, answer: Fraction | int | None) -> None:
         ("<<3+4=7>> eggs\n#### 7", "<<3+4=7>> eggs\n#### 7"),
         ("seven", "seven"),
         ("", ""),
+        *((f"<<3*12=36>> eggs\n{line}", "<<3*12=36>> eggs\n#### 36") for line in STATEMENTS),
+        ("<<3+4=7>> eggs, so the answer is 7, not 8.", "<<3+4=7>> eggs, so the answer is 7, not 8.\n#### 7"),
+        ("The answer is 7.\n<<3+4=7>> eggs", "The answer is 7.\n<<3+4=7>> eggs\n#### 7"),
+        ("2 + 3 = 5 + 4 = 9", "<<2 + 3=5>> <<5 + 4=9>>"),
+        ("12 eggs - 4 = 8", "12 eggs - 4 = 8"),
+        ("She has 36 eggs.", "She has 36 eggs."),
+        ("To answer 3 questions she needs 4 hours", "To answer 3 questions she needs 4 hours"),
+        ("What is the answer?", "What is the answer?"),
     ],
 )
 def test_any_solution_in_notation(text: str, expected: str) -> None:
     assert in_notation(text) == expected
     assert in_notation(expected) == expected
+
+
+@given(st.text("0123456789 .,+-*/=<>()$%#\nAx answeri:{}\\boxed", max_size=80))
+def test_solutions_in_notation_stay_as_they_are(text: str) -> None:
+    once = in_notation(text)
+    assert in_notation(once) == once
 
 
 @pytest.mark.parametrize("value", [0.2, 3.75, 24, 0.3333, 16.67, -2.5])

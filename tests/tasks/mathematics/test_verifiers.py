@@ -19,7 +19,7 @@ from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
-from pcm_ros.tasks.mathematics.reading import FEATURES, read_question, structure, usage
+from pcm_ros.tasks.mathematics.reading import FEATURES, structure, usage
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNetwork, SentenceVerifier, sentence_inputs
 from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
@@ -36,14 +36,6 @@ TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eg
 def batch_of(texts: list[str]) -> object:
     count = len(texts)
     return solutions_batch(texts, ["####" in text for text in texts], [1.0] * count, [0.0] * count, [0] * count)
-
-
-def test_numbers_in_digits_and_words() -> None:
-    read = read_question("Half of the 1,200 eggs cost $2.50 each, 20% off. How many dozen eggs did three cooks buy?")
-    assert [float(values[0]) for values in read.numbers] == [0.5, 1200, 2.5, 0.2, 12, 3]
-    assert read.asked == {"dozen", "egg", "three", "cook", "buy"}
-    assert read.per_cent
-    assert read.money
 
 
 def test_usage_of_a_solution() -> None:
