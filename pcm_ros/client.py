@@ -26,13 +26,21 @@ from rclpy.task import Future
 
 from pcm_ros import msg, srv
 from pcm_ros.action import Manipulate
-from pcm_ros.nodes.conversions import pick_place_from_message, read_goal_picture, relation_message, write_goal_picture
-from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, greeting
+from pcm_ros.nodes.conversions import (
+    checked_integer,
+    checked_message,
+    pick_place_from_message,
+    read_goal_picture,
+    relation_message,
+    write_goal_picture,
+)
+from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, SentGoal, greeting
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import PickPlace, View
 
 _ASK_AGAIN = 5.0  # seconds, for the first answer of a service
 _GOAL_ANSWER = 20.0  # seconds that a node that is there may take to accept a goal
+_MOST_SEED = 2**63 - 1
 
 ERROR_NAMES: dict[int, str] = {
     getattr(Manipulate.Result, name): name
@@ -205,6 +213,7 @@ class ManipulationClient(RosClient):
         """Send an instruction, or a picture of another scene in its place, and return when it was accepted.
 
         Args:
+            seed: 0 to 2**63 - 1; the same on the same images gives the same actions.
             on_feedback: called for each iteration and change of phase, from the client's thread.
             timeout: seconds to wait for the system.
             picture: its relations are to be reproduced; the camera's pose is in the frame of the workcell. Exactly one of instruction and
@@ -213,8 +222,19 @@ class ManipulationClient(RosClient):
                 themselves.
 
         Raises:
-            NotAvailable: no consensus node, or it is not active.
+            NotAvailable: no consensus node, or it is not active or does not answer (a goal that it accepts later is then cancelled).
+            TypeError, ValueError: an argument of another type or out of its range.
         """
+        who = dict(correspondence or {})
+        goal = checked_message(
+            Manipulate.Goal,
+            "Manipulate.action",
+            instruction=instruction,
+            seed=checked_integer("seed", seed, 0, _MOST_SEED),
+            pictured=list(who),
+            present=list(who.values()),
+        )
+        write_goal_picture(goal, picture, who)
         if not self.ready() and not self._action.wait_for_server(timeout):
             raise NotAvailable(
                 f"no consensus node '{self._consensus}' answers within {timeout:g} s: start one with `pcm launch manipulation`; if one "
@@ -228,9 +248,17 @@ class ManipulationClient(RosClient):
         except TimeoutError as error:
             raise NotAvailable(f"consensus node '{self._consensus}' is there, but does not answer: {error}; it hangs") from error
         while True:
-            goal = Manipulate.Goal(instruction=instruction, seed=seed)
-            write_goal_picture(goal, picture, correspondence or {})
-            handle = self.wait(self._action.send_goal_async(goal, feedback_callback=report), max(timeout, _GOAL_ANSWER), self.ready)
+            sent = SentGoal(self._action, Manipulate, goal, report)
+            try:
+                handle = self.wait(sent.answer, max(timeout, _GOAL_ANSWER), self.ready)
+            except BaseException as error:  # Ctrl-C too: else the arm may move, and nobody holds what would stop it
+                sent.withdraw()
+                if isinstance(error, TimeoutError):
+                    raise NotAvailable(
+                        f"consensus node '{self._consensus}' did not answer the goal: {error}; it hangs, or is overloaded. The goal was "
+                        "cancelled"
+                    ) from error
+                raise
             if handle.accepted:
                 break
             if time.monotonic() > deadline:
@@ -249,7 +277,7 @@ class ManipulationClient(RosClient):
     ) -> Outcome:
         """Bring about what a sentence says or a picture shows (see `start`), and wait for the end.
 
-        Raises NotAvailable, TimeoutError (the goal is then cancelled).
+        Raises NotAvailable, TimeoutError (the goal is then cancelled), TypeError, ValueError (an argument that does not fit).
         """
         goal = self.start(instruction, seed, on_feedback, picture=picture, correspondence=correspondence)
         try:
@@ -263,8 +291,18 @@ class ManipulationClient(RosClient):
         return self.reset_scene(seed, task, timeout).instruction
 
     def reset_scene(self, seed: int, task: str = "", timeout: float = 120.0) -> SceneGoal:
-        """New scene in the simulator; returns what is asked for in it. Raises NotAvailable, TimeoutError, ValueError."""
-        response = self._call(srv.ResetScene, f"{self._simulator}/reset", srv.ResetScene.Request(seed=seed, task=task), timeout)
+        """New scene in the simulator; returns what is asked for in it.
+
+        Args:
+            seed: 0 to 2**63 - 1; the same seed and task give the same scene.
+            task: name of a task; empty: the present one stays.
+            timeout: seconds.
+
+        Raises NotAvailable, TimeoutError, ValueError, TypeError (an argument of another type).
+        """
+        seed = checked_integer("seed", seed, 0, _MOST_SEED)
+        request = checked_message(srv.ResetScene.Request, "ResetScene.srv", seed=seed, task=task)
+        response = self._call(srv.ResetScene, f"{self._simulator}/reset", request, timeout)
         picture, correspondence = read_goal_picture(response) or (None, {})
         return SceneGoal(str(response.instruction), picture, correspondence)
 

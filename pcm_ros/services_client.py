@@ -16,6 +16,7 @@ from rclpy.client import Client
 
 from pcm_ros import msg, srv
 from pcm_ros.client import NotAvailable, RosClient
+from pcm_ros.nodes.conversions import checked_message
 from pcm_ros.nodes.discovery import Repeated
 from pcm_ros.nodes.services.mathematics import Mathematics, solution_of
 from pcm_ros.tasks.mathematics.solver import Solution
@@ -136,7 +137,8 @@ class ServicesClient(RosClient):
             fields: other fields of SolveMath.srv by name: method, beam, proposals, temperature, seed, deadline, max_tokens, ...
 
         Raises:
-            ServiceError, NotAvailable, TimeoutError (the request is then cancelled), TypeError: a field or value that does not fit.
+            ServiceError, NotAvailable, TimeoutError (the request is then cancelled); TypeError, ValueError: a field or value that does
+                not fit.
         """
         request = self.start(
             Mathematics.kind, Mathematics.service, checked_request(Mathematics.kind, question=question, **fields), on_progress
@@ -149,7 +151,7 @@ class ServicesClient(RosClient):
 
     def cancel(self, identity: str) -> None:
         """Ask the node to cancel a request. Returns at once."""
-        self._cancelling.call_async(srv.CancelRequest.Request(id=identity))
+        self._cancelling.call_async(checked_request(srv.CancelRequest, id=identity))
 
     def forget(self, request: Request) -> None:
         """No more progress of this request is told."""
@@ -161,15 +163,8 @@ class ServicesClient(RosClient):
 
 
 def checked_request(kind: Any, **fields: Any) -> Any:
-    """A request of a service with these fields. Raises TypeError: unknown fields, or values of another type or out of its range."""
-    known = kind.Request.get_fields_and_field_types()
-    if unknown := set(fields) - set(known):
-        raise TypeError(f"{kind.__name__}.srv has no {', '.join(sorted(unknown))}; its fields are {', '.join(known)}")
-    fields = {name: float(value) if known[name] == "double" and type(value) is int else value for name, value in fields.items()}
-    try:
-        return kind.Request(check_fields=True, **fields)  # an unchecked value of a wrong type ends the process when it is sent
-    except AssertionError as error:
-        raise TypeError(f"{kind.__name__}.srv: {error}") from error
+    """A request of a service with these fields. Raises TypeError: unknown fields, or values of another type; ValueError: out of range."""
+    return checked_message(kind.Request, f"{kind.__name__}.srv", **fields)
 
 
 def _name_of(kind: Any, code: int) -> str:

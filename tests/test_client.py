@@ -1,13 +1,31 @@
-"""The thread of a client."""
+"""A client's thread, what it refuses to send, and what becomes of goals that nobody waits for any more."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pytest
+import rclpy
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.task import Future
 
-from pcm_ros.client import RosClient
+from pcm_ros import client as client_module
+from pcm_ros.action import Manipulate
+from pcm_ros.client import ManipulationClient, NotAvailable, RosClient
+from tests.nodes.domains import domain
+
+DOMAIN = domain(90)
+PATIENCE = 20.0
 
 
 def test_a_callback_that_raises_does_not_end_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +39,124 @@ def test_a_callback_that_raises_does_not_end_the_client(monkeypatch: pytest.Monk
             raised.set()
             raise BrokenPipeError("whoever read this is gone")
 
-    with RosClient("nobody", domain_id=97) as client:
+    with RosClient("nobody", domain_id=DOMAIN) as client:
         client.node.create_timer(0.05, on_feedback)
         assert client.wait(answer, 20.0) == "the end"
+
+
+@dataclass
+class Server:
+    """An action server in the place of the consensus node; it considers a goal until it is let, and carries it out until cancelled."""
+
+    let: threading.Event = field(default_factory=threading.Event)
+    considered: threading.Event = field(default_factory=threading.Event)
+    canceled: threading.Event = field(default_factory=threading.Event)
+    goals: list[Any] = field(default_factory=list)
+
+    def consider(self, goal: Any) -> GoalResponse:
+        self.goals.append(goal)
+        self.considered.set()
+        self.let.wait(PATIENCE)
+        return GoalResponse.ACCEPT
+
+    def execute(self, goal: ServerGoalHandle) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while not goal.is_cancel_requested and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if goal.is_cancel_requested:
+            goal.canceled()
+            self.canceled.set()
+        return Manipulate.Result(error_code=Manipulate.Result.CANCELED)
+
+
+@pytest.fixture(params=[ReentrantCallbackGroup])
+def server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Server]:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context, made = Context(), Server()
+    rclpy.init(args=[], context=context, domain_id=DOMAIN)
+    node, executor = rclpy.create_node("consensus", context=context), MultiThreadedExecutor(num_threads=4, context=context)
+    group: CallbackGroup = request.param()
+    kept = ActionServer(
+        node,
+        Manipulate,
+        "consensus/manipulate",
+        made.execute,
+        goal_callback=made.consider,
+        cancel_callback=lambda _: CancelResponse.ACCEPT,
+        callback_group=group,
+    )
+    executor.add_node(node)
+
+    def spin() -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield made
+    made.let.set()
+    context.try_shutdown()
+    thread.join()
+    del kept
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "told"),
+    [
+        ({"seed": 1.0}, TypeError, "seed is 1.0, of type float; allowed: an integer, 0 to 9223372036854775807"),
+        ({"seed": None}, TypeError, "seed is None"),
+        ({"seed": "3"}, TypeError, "seed is '3'"),
+        ({"seed": -1}, ValueError, "seed is -1; allowed: an integer, 0 to 9223372036854775807"),
+        ({"seed": 2**63}, ValueError, "seed is 9223372036854775808"),
+        ({"instruction": None}, TypeError, "Manipulate.action: The 'instruction' field must be of type 'str'"),
+        ({"instruction": "", "correspondence": {"mug": 3}}, TypeError, "'present' field"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_before_it_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        with pytest.raises(error, match=told):
+            client.manipulate(**{"instruction": "put the red mug on the table", **fields})
+        if "seed" in fields:
+            with pytest.raises(error, match=told):
+                client.reset(fields["seed"])
+        with pytest.raises(TypeError, match=r"ResetScene\.srv: The 'task' field must be of type 'str'"):
+            client.reset(0, task=None)  # type: ignore[arg-type]
+
+
+def test_integers_of_numpy_are_sent(server: Server) -> None:
+    server.let.set()
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        running = client.start("stack them", np.int64(3), timeout=PATIENCE, correspondence={"red mug": "blue mug"})  # type: ignore[arg-type]
+        running.cancel()
+        assert running.result(PATIENCE).error == "CANCELED"
+    assert [(goal.instruction, goal.seed, goal.pictured, goal.present) for goal in server.goals] == [
+        ("stack them", 3, ["red mug"], ["blue mug"])
+    ]
+
+
+def test_a_goal_that_is_accepted_too_late_is_cancelled(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        assert client._action.wait_for_server(PATIENCE)
+        monkeypatch.setattr(client_module, "_GOAL_ANSWER", 2.0)
+        with pytest.raises(NotAvailable, match=r"'consensus' did not answer the goal: no answer within 2 s; .* The goal was cancelled"):
+            client.start("stack them", timeout=2.0)
+        assert server.considered.is_set() and not server.canceled.is_set()
+        time.sleep(0.5)  # the cancellation by the goal's name has come, and there was nothing to cancel yet
+        server.let.set()
+        assert server.canceled.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("server", [MutuallyExclusiveCallbackGroup], indirect=True)
+def test_a_server_that_hangs_finds_the_cancellation_behind_the_goal_though_the_client_is_gone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        assert client._action.wait_for_server(PATIENCE)
+        monkeypatch.setattr(client_module, "_GOAL_ANSWER", 2.0)
+        with pytest.raises(NotAvailable):
+            client.start("stack them", timeout=2.0)
+    server.let.set()
+    assert server.canceled.wait(PATIENCE)

@@ -5,10 +5,12 @@ Action `~/manipulate`; topic `~/markers` out. Everything else it uses is named i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +75,51 @@ CONFIG_PARAMETERS = (
 _SAFE_END = 45.0  # seconds that a goal may take to end when the node is deactivated: a motion has to end safely first
 Remote = RemoteScorer | RemoteGenerator | RemotePerception | RemoteGoalPictureReader
 _Part = TypeVar("_Part")
+
+
+class Video:
+    """The video of one goal. What goes wrong with it is told, ends the recording, and costs the goal nothing.
+
+    Args:
+        folder: for the file; empty: no video is made.
+        complain: called with what went wrong.
+    """
+
+    def __init__(self, folder: str, complain: Callable[[str], object]) -> None:
+        self._folder, self._complain = folder, complain
+        self._recorder: EpisodeRecorder | None = None
+
+    def begin(self, instruction: str) -> None:
+        """Record from now on."""
+        name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
+        if self._folder:
+            with self._told():
+                path = Path(self._folder) / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4"
+                self._recorder = EpisodeRecorder(path, instruction[:200])
+
+    def record(self, event: Event) -> None:
+        """Add what an event shows."""
+        if self._recorder is not None:
+            with self._told():
+                self._recorder.record(event)
+
+    def end(self) -> str:
+        """Finish the file. Returns its path; empty: none was made, or not to the end."""
+        if self._recorder is not None:
+            with self._told():
+                self._recorder.close()
+        return str(self._recorder.path) if self._recorder is not None and self._recorder.path.exists() else ""
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a full disk, no right to write, no encoder, a defect in drawing
+            broken, self._recorder = self._recorder, None
+            self._complain(f"no video is made in '{self._folder}': {type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):
+                if broken is not None:
+                    broken.close()
 
 
 class ConsensusNode(Node):
@@ -217,10 +264,10 @@ class ConsensusNode(Node):
     def _carry_out(self, goal: ServerGoalHandle) -> tuple[Outcome, str, Manipulate.Result]:
         result = Manipulate.Result()
         finished = Finished(Outcome.ERROR, "the run ended without a result", 0, ())
-        recorder = None
+        video = Video(self.value("output"), self.get_logger().warning)
         try:
             asked = self._asked(goal)
-            recorder = self._recorder(asked.text if isinstance(asked, Goal) else asked)
+            video.begin(asked.text if isinstance(asked, Goal) else asked)
             self._wait_for_others()
             for event in self._policy.run(asked, int(goal.request.seed), self._should_stop):
                 if isinstance(event, Finished):
@@ -228,8 +275,7 @@ class ConsensusNode(Node):
                 if isinstance(event, Executed):
                     result.actions = [*result.actions, conversions.pick_place_message(event.action)]
                 self._tell(goal, event)
-                if recorder is not None:
-                    recorder.record(event)
+                video.record(event)
         except GoalPictureError as error:
             finished = Finished(Outcome.INVALID_INSTRUCTION, str(error), 0, ())
         except InvalidObservation as error:
@@ -244,13 +290,14 @@ class ConsensusNode(Node):
             self.get_logger().error(traceback.format_exc())
             finished = Finished(Outcome.ERROR, f"{type(error).__name__}: {error}", len(result.actions), ())
         finally:
-            if recorder is not None:
-                recorder.close()
-                result.video = str(recorder.path) if recorder.path.exists() else ""
+            result.video = video.end()
         outcome, message = finished.outcome, finished.message
         if outcome != Outcome.SUCCESS and self._should_stop():
+            stopped = "canceled" if goal.is_cancel_requested else "the node was deactivated or shut down"
+            if outcome == Outcome.EXECUTION:  # who reads CANCELED takes the arm for stopped
+                return outcome, f"{stopped}, but {message}", result
             # What was waited for when the stop came ends with errors of its own.
-            outcome, message = Outcome.CANCELED, "canceled" if goal.is_cancel_requested else "the node was deactivated or shut down"
+            outcome, message = Outcome.CANCELED, stopped
         return outcome, message, result
 
     def _asked(self, goal: ServerGoalHandle) -> str | Goal:
@@ -273,12 +320,6 @@ class ConsensusNode(Node):
         read = self._pictures.read(*shown, self._workcell.observe())
         self._publish(goal, read_message(read))
         return read
-
-    def _recorder(self, instruction: str) -> EpisodeRecorder | None:
-        if not self.value("output"):
-            return None
-        name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
-        return EpisodeRecorder(Path(self.value("output")) / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200])
 
     def _wait_for_others(self) -> None:
         """Give nodes that were never met the time to start; those that were met and are gone are told of at once."""

@@ -31,6 +31,38 @@ class ActionClientWhileSpinning(ActionClient):
         super().__init__(*arguments, **options)
 
 
+class SentGoal:
+    """A goal that was sent to an action's server.
+
+    Attributes:
+        answer: done, with the goal's handle, when the server has accepted or rejected it.
+    """
+
+    def __init__(self, client: ActionClient, action: Any, goal: Any, on_feedback: Callable[[Any], None] | None = None) -> None:
+        self._client, self._action, self._id = client, action, _new_id()
+        self.answer: Future = client.send_goal_async(goal, feedback_callback=on_feedback, goal_uuid=self._id)
+
+    def withdraw(self) -> None:
+        """Nobody waits for the answer any more: see to it that the goal ends, also if the server accepts it only later."""
+        self.answer.add_done_callback(_cancel_accepted)
+        # By its name too: a server that comes to the goal later finds this behind it, though this process may be gone by then.
+        _cancel(self._client, self._action, self._id)
+
+
+def _cancel_accepted(answer: Future) -> None:
+    handle = answer.result()
+    if handle is not None and handle.accepted:
+        handle.cancel_goal_async()
+
+
+def _cancel(client: ActionClient, action: Any, goal_id: UUID) -> Future:
+    return ClientGoalHandle(client, goal_id, action.Impl.SendGoalService.Response()).cancel_goal_async()
+
+
+def _new_id() -> UUID:
+    return UUID(uuid=list(uuid.uuid4().bytes))
+
+
 class Repeated:
     """A request that is sent again until it is answered; for requests that may be carried out twice without harm.
 
@@ -76,9 +108,4 @@ def greeting(client: ActionClient, action: Any) -> Repeated:
 
     Readers are announced in the order in which they were made: who has found that of the cancellations has found that of the goals.
     """
-
-    def send() -> Future:
-        nobody = UUID(uuid=list(uuid.uuid4().bytes))
-        return ClientGoalHandle(client, nobody, action.Impl.SendGoalService.Response()).cancel_goal_async()
-
-    return Repeated(send, again=1.0)
+    return Repeated(lambda: _cancel(client, action, _new_id()), again=1.0)

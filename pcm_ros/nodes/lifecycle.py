@@ -33,7 +33,7 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.service import Service
 
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
-_GRACE = 3.0
+_GRACE = 5.0  # seconds that callbacks may take to end with the process: a motion's cancellation goes out within a tenth of one
 _PR_SET_PDEATHSIG = 1
 
 
@@ -106,6 +106,7 @@ class Node(LifecycleNode):
         self.stopping = threading.Event()
         self.work_group = MutuallyExclusiveCallbackGroup()
         self.free_group = ReentrantCallbackGroup()
+        self.working = threading.Lock()  # held during a call of the group of long work
         self._error = ""
         self._failure = ""
         self._state = "unconfigured"
@@ -169,12 +170,19 @@ class Node(LifecycleNode):
 
     def offer(self, kind: Any, name: str, callback: Callable[[Any, Any], Any], group: CallbackGroup | None = None) -> Service:
         """A service that is there until the node is deactivated; in the group of long work unless another one is given."""
-        service = self.create_service(kind, name, callback, callback_group=group or self.work_group)
+        ended = self.ended
+
+        def work(request: Any, response: Any) -> Any:
+            with self.working:
+                return None if ended.is_set() else callback(request, response)  # taken, but not begun when the deactivation came
+
+        service = self.create_service(kind, name, callback if group else work, callback_group=group or self.work_group)
         send = service.send_response
 
         def answer(response: Any, header: Any) -> None:
-            with contextlib.suppress(InvalidHandle):  # deactivated during the call: nobody can be told any more
-                send(response, header)
+            if response is not None:
+                with contextlib.suppress(InvalidHandle):  # deactivated during the call: nobody can be told any more
+                    send(response, header)
 
         service.send_response = answer
         self._offered.append(service)
@@ -313,7 +321,10 @@ def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     if node is not None:
         node.stopping.set()
     try:
-        executor.shutdown(timeout_sec=_GRACE)
+        # In a thread: the executor of rclpy joins its own threads however long they take, whatever timeout it is given.
+        ending = threading.Thread(target=executor.shutdown, daemon=True)
+        ending.start()
+        ending.join(_GRACE)
         if node is not None and node.active:
             node.deactivate()
         rclpy.try_shutdown()

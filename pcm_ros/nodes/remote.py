@@ -27,7 +27,7 @@ from pcm_ros import msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.consensus import Batch, CrossEntropyState
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, greeting
+from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, SentGoal, greeting
 from pcm_ros.nodes.views import LATCHED, OBSERVATION_TOPIC, SCENE_CHANGED_TOPIC, ViewBuffer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.generator import NothingToGrasp
@@ -50,6 +50,7 @@ _POLL = 0.1
 _ASK_AGAIN = 5.0  # seconds, for the first answer of a service
 _GOAL_ANSWER = 20.0  # seconds that a driver may take to accept or reject a motion
 _SAFE_END = 30.0  # seconds that a motion may take to end after it was cancelled
+_MAY_MOVE = "the arm is not known to have stopped: look at it before anything else"
 _HOPE = 30.0  # times its timeout that a scorer which hangs is waited for: meanwhile the ensemble goes on without it, and does not ask again
 
 
@@ -401,7 +402,10 @@ class RosWorkcell:
         return Observation(views, tuple(joints.name), np.array(joints.position, dtype=np.float64), tuple(self.reasons))
 
     def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
-        """Send the action and wait for its end; when asked to stop, cancel it and wait for the safe end."""
+        """Send the action and wait for its end; when asked to stop, cancel it and wait for the safe end.
+
+        The code is CANCELED only where the driver says so; ERROR with a message that says so where the arm is not known to have stopped.
+        """
         what = "action 'workcell/execute'"
         if not self._client.wait_for_server(2.0):
             return ExecutionResult(ExecutionCode.ERROR, f"{what} is not there: is the cell's driver active?")
@@ -409,8 +413,12 @@ class RosWorkcell:
         try:
             known = greeting(self._client, ExecutePickPlace)
             wait(known.answer, _GOAL_ANSWER, what, alive, meanwhile=known.poll)
-            sending = self._client.send_goal_async(ExecutePickPlace.Goal(action=conversions.pick_place_message(action)))
-            handle = wait(sending, _GOAL_ANSWER, what, alive)
+            sent = SentGoal(self._client, ExecutePickPlace, ExecutePickPlace.Goal(action=conversions.pick_place_message(action)))
+            try:
+                handle = wait(sent.answer, _GOAL_ANSWER, what, alive)
+            except RemoteError as error:
+                sent.withdraw()
+                return ExecutionResult(ExecutionCode.ERROR, f"{error}; {_MAY_MOVE}")
             if not handle.accepted:
                 return ExecutionResult(ExecutionCode.ERROR, f"{what} rejected the motion: the cell is busy or not active")
             ending = handle.get_result_async()
@@ -418,9 +426,10 @@ class RosWorkcell:
                 ended = wait(ending, self._motion_timeout, what, alive, lambda: should_stop() or self._should_stop())
             except (Stopped, RemoteError) as error:
                 handle.cancel_goal_async()
-                if isinstance(error, RemoteError) and not alive():
-                    raise
-                ended = wait(ending, _SAFE_END, what, alive)
+                try:
+                    ended = wait(ending, _SAFE_END, what, alive)
+                except RemoteError as silence:
+                    return ExecutionResult(ExecutionCode.ERROR, f"the motion was cancelled, but {silence}; {_MAY_MOVE}")
                 if isinstance(error, RemoteError):
                     return ExecutionResult(ExecutionCode.TIMEOUT, str(error))
         except RemoteError as error:

@@ -41,6 +41,8 @@ class ServicesNode(Node):
                 raise ConfigurationError(f"parameter '{parameter}' names {', '.join(unknown)}; allowed: {', '.join(TASKS)}")
         if not self.value("tasks"):
             raise ConfigurationError(f"parameter 'tasks' is empty; allowed: some of {', '.join(TASKS)}")
+        for name in self.value("tasks"):
+            TASKS[name](self.value, self.resolve_topic_name).check()
         self._progress = self.create_publisher(msg.ServiceProgress, "~/progress", 100)
         self._expiry = self.create_timer(0.1, self._expire, callback_group=self.free_group)
 
@@ -48,7 +50,9 @@ class ServicesNode(Node):
         waiting, longest, grace = (self.value(name) for name in ("waiting", "longest", "grace"))
         log = self.get_logger().error
         for name in dict.fromkeys(self.value("tasks")):
-            task = TASKS[name](self.value)  # anew: a thread that was given up may still be at work with an earlier one
+            # Anew: a thread that was given up may still be at work with an earlier one.
+            task = TASKS[name](self.value, self.resolve_topic_name)
+            task.open()
             worker = Worker(task, waiting, longest, grace, self._tell, log, task.name in self.value("warm_up"))
             self._workers[task.name] = worker
             self._offer(worker)

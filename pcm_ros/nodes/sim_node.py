@@ -27,6 +27,7 @@ from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Paramete
 from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, view_topic
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, Observation
 
+_MOVING = "another motion is being carried out"
 _SAFE_END = 30.0  # seconds that a motion may take to end safely when the node is deactivated
 
 
@@ -47,8 +48,7 @@ class SimNode(Node):
         self._busy = threading.Lock()  # the physics client serves one thread at a time
         self._observation: Observation | None = None
         self._stamp_ns = 0
-        self._moving = False
-        self._ended = self.ended  # the activation in which the motion began
+        self._moving = threading.Lock()
         self._untouched: tuple[int, str] | None = None  # what was asked of the last reset, if nothing has happened since
         self._server = self.serve(ExecutePickPlace, "workcell/execute", self._execute, self._consider)
 
@@ -81,6 +81,7 @@ class SimNode(Node):
         if self._cell is not None:
             self._timer.cancel()
         self.wait_for_end(self._busy, _SAFE_END, "the motion that was under way")
+        self.wait_for_end(self.working, _SAFE_END, "the call that was under way")
 
     def cleanup(self) -> None:
         if self._cell is None:
@@ -94,7 +95,7 @@ class SimNode(Node):
             self._cell = None
 
     def report(self) -> dict[str, str]:
-        return {"task": self.value("task"), "moving": str(self._moving), "views stamped (s)": f"{self._stamp_ns / 1e9:.3f}"}
+        return {"task": self.value("task"), "moving": str(self._moving.locked()), "views stamped (s)": f"{self._stamp_ns / 1e9:.3f}"}
 
     # Images
 
@@ -127,14 +128,29 @@ class SimNode(Node):
     # Motion
 
     def _consider(self, _: ExecutePickPlace.Goal) -> GoalResponse:
-        if not self.active or self._moving:
-            self.get_logger().warning("pick and place rejected: " + ("another one is being carried out" if self.active else INACTIVE))
+        if not self.active or self._moving.locked():
+            self.get_logger().warning(f"pick and place rejected: {_MOVING if self.active else INACTIVE}")
             return GoalResponse.REJECT
-        self._moving, self._ended = True, self.ended
         return GoalResponse.ACCEPT
 
     def _execute(self, goal: ServerGoalHandle) -> ExecutePickPlace.Result:
-        result = ExecutePickPlace.Result(error_code=ExecutePickPlace.Result.ERROR)
+        if not self._moving.acquire(blocking=False):  # both were accepted before one of them began
+            goal.abort()
+            return ExecutePickPlace.Result(error_code=ExecutePickPlace.Result.ERROR, error_msg=_MOVING)
+        try:
+            result = self._move(goal)
+        finally:
+            self._moving.release()
+        if result.error_code == ExecutionCode.CANCELED and goal.is_cancel_requested:
+            goal.canceled()
+        elif result.error_code == ExecutionCode.OK:
+            goal.succeed()
+        else:
+            goal.abort()
+        return result
+
+    def _move(self, goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        result, ended = ExecutePickPlace.Result(error_code=ExecutePickPlace.Result.ERROR), self.ended
         start = last = time.monotonic()
 
         def should_stop() -> bool:
@@ -142,12 +158,12 @@ class SimNode(Node):
             if (now := time.monotonic()) - last > 0.2:
                 last = now
                 goal.publish_feedback(ExecutePickPlace.Feedback(elapsed=now - start))
-            return goal.is_cancel_requested or self.stopping.is_set() or self._ended.is_set()
+            return goal.is_cancel_requested or self.stopping.is_set() or ended.is_set()
 
         try:
             action = conversions.pick_place_from_message(goal.request.action)
             with self._busy:
-                if self._ended.is_set():
+                if ended.is_set():
                     raise conversions.InvalidMessage(INACTIVE)
                 self._untouched = None
                 outcome = self._cell.execute(action, should_stop)
@@ -156,14 +172,6 @@ class SimNode(Node):
                     result.stamp = conversions.time_message(self._look())
         except conversions.InvalidMessage as error:
             result.error_msg = str(error)
-        finally:
-            self._moving = False
-        if result.error_code == ExecutionCode.CANCELED and goal.is_cancel_requested:
-            goal.canceled()
-        elif result.error_code == ExecutionCode.OK:
-            goal.succeed()
-        else:
-            goal.abort()
         return result
 
     # For tests and benchmarks

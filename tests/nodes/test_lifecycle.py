@@ -20,6 +20,7 @@ from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter
 from pcm_ros.nodes.remote import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
+from tests.nodes.domains import domain
 
 
 class Slow(Node):
@@ -50,7 +51,7 @@ class Slow(Node):
 def spun(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Slow, Any, threading.Thread]]:
     """An active node, a client of its service, and the thread that spins both."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=[], domain_id=98, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], domain_id=domain(98), signal_handler_options=SignalHandlerOptions.NO)
     node, asking = Slow(), rclpy.create_node("asking")
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
@@ -128,7 +129,7 @@ class Halves(Node):
 @pytest.fixture
 def halves(monkeypatch: pytest.MonkeyPatch) -> Iterator[Halves]:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=[], domain_id=98, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], domain_id=domain(98), signal_handler_options=SignalHandlerOptions.NO)
     yield Halves()
     rclpy.try_shutdown()
 

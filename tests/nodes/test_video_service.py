@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
+from pcm_ros import srv
 from pcm_ros.nodes.services.task import Refused, Work
 from pcm_ros.nodes.services.video_qa import MOST_TOPICS, Topics, VideoQuestions, rgb_of
+from pcm_ros.nodes.services_node import ServicesNode
 from tests.models.tiny_language import make_model
+from tests.nodes.domains import domain
 
 QUESTION = "Which object moves first?"
 
@@ -81,7 +89,7 @@ def test_what_does_not_fit_is_refused_with_what_is_allowed(task: VideoQuestions,
 
 def test_topics_that_nobody_asks_about_any_more_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=[], domain_id=97, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], domain_id=domain(97), signal_handler_options=SignalHandlerOptions.NO)
     talker = rclpy.create_node("talker")
     names = [f"/camera_{number}" for number in range(MOST_TOPICS + 1)]
     topics = Topics(names[:1])
@@ -103,6 +111,8 @@ def test_topics_that_nobody_asks_about_any_more_make_room(monkeypatch: pytest.Mo
         with pytest.raises(Refused, match="not a topic"):
             topics.listen("not a topic")
         topics.close()
+        with pytest.raises(Refused, match="deactivated"):
+            topics.listen(names[0])
         deadline = time.monotonic() + 20
         while publisher.get_subscription_count() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -110,6 +120,70 @@ def test_topics_that_nobody_asks_about_any_more_make_room(monkeypatch: pytest.Mo
     finally:
         topics.close()
         rclpy.try_shutdown()
+
+
+@contextlib.contextmanager
+def spun(*words: str) -> Iterator[tuple[ServicesNode, Any]]:
+    """The services' node with these ROS arguments, and another node of the same process, which hears nothing of them."""
+    rclpy.init(args=["--ros-args", "-r", "__node:=serving", "-p", "tasks:=[video_qa]", *words], domain_id=domain(93))
+    node, other = ServicesNode(), rclpy.create_node("other", use_global_arguments=False)
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    executor.add_node(other)
+
+    def spin() -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield node, other
+    finally:
+        node.deactivate()
+        executor.shutdown(timeout_sec=5)
+        rclpy.try_shutdown()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_topics_are_heard_from_the_activation_on_by_a_node_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with spun("-r", "__ns:=/robot", "-r", "camera:=/cameras/front", "-p", "video_qa.topics:=[camera, side]") as (node, other):
+        talkers = [other.create_publisher(Image, topic, qos_profile_sensor_data) for topic in ("/cameras/front", "/robot/side")]
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        until(lambda: all(talker.get_subscription_count() == 1 for talker in talkers))
+        until(lambda: "video_listener" in other.get_node_names())
+        assert other.get_node_names().count("serving") == 1
+        asking = other.create_client(srv.AnswerVideoQuestion, "/pcm/answer_video_question")
+        assert asking.wait_for_service(20)
+        until(lambda: other.count_services("/robot/serving/get_parameters") == 1)
+        refused = asking.call_async(request(topic="no topic", seconds=1.0))
+        until(refused.done)
+        assert refused.result().error_code == refused.result().INVALID_REQUEST and "no topic" in refused.result().error_msg
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        until(lambda: all(talker.get_subscription_count() == 0 for talker in talkers))
+        until(lambda: "video_listener" not in other.get_node_names())
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["good", "not a topic"], "parameter 'video_qa.topics' names 'not a topic', which is no name of a topic"),
+        ([f"camera_{number}" for number in range(MOST_TOPICS + 1)], f"names {MOST_TOPICS + 1} topics; allowed: at most {MOST_TOPICS}"),
+    ],
+)
+def test_topics_that_cannot_be_heard_fail_the_configuration(monkeypatch: pytest.MonkeyPatch, names: list[str], told: str) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with spun() as (node, _):
+        node.set_parameters([Parameter("video_qa.topics", value=names)])
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert told in node.status().message
 
 
 def test_no_time_left_is_said(task: VideoQuestions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ class HangsAtFirst(Indifferent):
     def energy(self, batch: Batch, context: Any) -> Tensor:
         self.calls += 1
         time.sleep(25.0 if self.calls == 1 else 0.0)
+        return super().energy(batch, context)
+
+
+class Waits(Indifferent):
+    """Answers when it is let."""
+
+    begun, let = threading.Event(), threading.Event()
+
+    def energy(self, batch: Batch, context: Any) -> Tensor:
+        self.begun.set()
+        self.let.wait(60.0)
         return super().energy(batch, context)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rclpy
 from losing_node import lose_first_answer
-from rclpy.action import ActionServer
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.context import Context
@@ -32,6 +32,7 @@ from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, ViewBuffer, view_t
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, InvalidObservation, PickPlace, View
 
 PATIENCE = 60.0
+CANCELABLE = {"cancel_callback": lambda _: CancelResponse.ACCEPT}
 
 
 @dataclass
@@ -143,6 +144,56 @@ def test_views_of_before_a_motion_that_failed_are_not_taken_for_what_it_led_to(d
     after = planner.get_clock().now().nanoseconds
     publish_until(camera, conversions.view_message(view(after)), lambda: cell.views.newest_stamp("front") == after)
     assert cell.observe().views[0].stamp_ns == after
+
+
+MOTION = PickPlace(np.array([0.5, 0.0, 0.1]), 0.0, 0.05, np.array([0.5, 0.1, 0.1]), 0.0)
+
+
+def test_a_motion_that_is_accepted_too_late_is_cancelled(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_GOAL_ANSWER", 2.0)
+    let, canceled = threading.Event(), threading.Event()
+
+    def consider(_: ExecutePickPlace.Goal) -> GoalResponse:
+        let.wait(PATIENCE)
+        return GoalResponse.ACCEPT
+
+    def drive(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        until(lambda: goal.is_cancel_requested)
+        goal.canceled()
+        canceled.set()
+        return ExecutePickPlace.Result(error_code=int(ExecutionCode.CANCELED))
+
+    driver, group = domain.node("driver"), ReentrantCallbackGroup()
+    kept = ActionServer(driver, ExecutePickPlace, "workcell/execute", drive, callback_group=group, goal_callback=consider, **CANCELABLE)
+    cell = RosWorkcell(domain.node("planner"), ["front"], 1.0, 3600.0, PATIENCE, ReentrantCallbackGroup())
+    ended = cell.execute(MOTION)
+    assert ended.code == ExecutionCode.ERROR
+    assert "gave no answer within 2 s" in ended.message and "the arm is not known to have stopped" in ended.message
+    time.sleep(0.5)  # a cancellation by the motion's name has come, and there was nothing to cancel yet
+    let.set()
+    assert canceled.wait(PATIENCE)
+    kept.destroy()
+
+
+def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SAFE_END", 0.5)
+    let = threading.Event()
+
+    def drive(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        let.wait(PATIENCE)
+        goal.abort()
+        return ExecutePickPlace.Result()
+
+    kept = ActionServer(
+        domain.node("driver"), ExecutePickPlace, "workcell/execute", drive, callback_group=ReentrantCallbackGroup(), **CANCELABLE
+    )
+    cell = RosWorkcell(domain.node("planner"), ["front"], 1.0, 3600.0, PATIENCE, ReentrantCallbackGroup())
+    ended = cell.execute(MOTION, lambda: True)
+    let.set()
+    assert ended.code == ExecutionCode.ERROR
+    assert ended.message.startswith("the motion was cancelled, but action 'workcell/execute' gave no answer within 0.5 s")
+    assert "the arm is not known to have stopped" in ended.message
+    kept.destroy()
 
 
 def test_a_scorer_that_hangs_finds_no_heap_of_requests(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,6 +201,24 @@ def test_nodes_that_are_configured_again_work_as_before(bench: Bench) -> None:
     assert time.monotonic() - start < 50  # startup_timeout is 60
 
 
+def test_a_cancelled_motion_whose_end_nobody_reports_is_not_called_cancelled(bench: Bench) -> None:
+    """Who reads CANCELED takes the arm for stopped."""
+    bench.client.reset(SCENE, "demo")
+    driver = bench.running.nodes["sim"].process
+    with MotionFeedback(bench.client.node) as motion:
+        goal = bench.client.start(INSTRUCTION)
+        assert motion.begun.wait(240)
+        driver.send_signal(signal.SIGSTOP)
+        try:
+            goal.cancel()
+            outcome = goal.result(120)
+        finally:
+            driver.send_signal(signal.SIGCONT)
+    assert outcome.error == "EXECUTION"
+    assert "canceled, but the workcell reports an error: the motion was cancelled, but action 'workcell/execute'" in outcome.message
+    assert "the arm is not known to have stopped" in outcome.message
+
+
 def test_nodes_end_with_code_0_and_none_is_left(bench: Bench) -> None:
     """The last test with this system."""
     codes = bench.running.stop()

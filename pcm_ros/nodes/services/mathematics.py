@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,13 @@ class Mathematics(ServedTask):
         Parameter("mathematics.beam", 5, "partial solutions kept, where the request says 0", low=1, high=64),
         Parameter("mathematics.proposals", 4, "steps drawn for each of them, where the request says 0", low=1, high=64),
         Parameter("mathematics.temperature", 0.7, "of the draws, where the request says 0", low=0.01, high=5.0),
-        Parameter("mathematics.max_tokens", 4000, "tokens that a request may cost, where it says 0", low=1, high=1_000_000),
+        Parameter(
+            "mathematics.max_tokens",
+            0,
+            "tokens that a request may cost, where it says 0; 0: 200 * beam * proposals, at least 4000",
+            low=0,
+            high=1_000_000,
+        ),
         Parameter("mathematics.model", "", "GGUF file or folder of the language model; empty: the embedded one"),
         Parameter(
             "mathematics.adapter",
@@ -52,12 +59,14 @@ class Mathematics(ServedTask):
         if (left := work.left) <= 0:
             raise Refused("DEADLINE", "the deadline came before work began")
         try:
-            for found in assembly.progress(
+            rounds = assembly.progress(
                 request.question, beam, proposals, left, tokens, request.seed, method, model, adapter, temperature, work.stop
-            ):
-                if isinstance(found, Solution):
-                    return response_of(found, work)
-                work.report(found.round + 1, MOST_STEPS, _told(found))
+            )
+            with contextlib.closing(rounds):  # whatever happens here, the next one's turn comes
+                for found in rounds:
+                    if isinstance(found, Solution):
+                        return response_of(found, work)
+                    work.report(found.round + 1, MOST_STEPS, _told(found))
         except (UnusableQuestion, ValueError) as error:
             raise Refused("INVALID_REQUEST", str(error)) from error
         except ModelUnavailable as error:

@@ -55,6 +55,7 @@ class ServedTask(ABC):
 
     Args:
         value: gives the present value of a parameter of the node by its name.
+        resolve: gives the full name of a topic, as the node's namespace and remappings make it. Raises for what is no name.
     """
 
     name: ClassVar[str]
@@ -62,8 +63,14 @@ class ServedTask(ABC):
     kind: ClassVar[Any]
     PARAMETERS: ClassVar[Sequence[Parameter]] = ()
 
-    def __init__(self, value: Callable[[str], Any]) -> None:
-        self.value = value
+    def __init__(self, value: Callable[[str], Any], resolve: Callable[[str], str] = lambda name: name) -> None:
+        self.value, self.resolve = value, resolve
+
+    def check(self) -> None:  # noqa: B027 most tasks' parameters say by themselves what is allowed
+        """Whether the parameters can be worked with; at configuration, and nothing may be kept. Raises ConfigurationError."""
+
+    def open(self) -> None:  # noqa: B027 as `close`
+        """The node is activated: hear and hold what requests will ask for."""
 
     @abstractmethod
     def answer(self, request: Any, work: Work) -> Any:

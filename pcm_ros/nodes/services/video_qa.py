@@ -24,7 +24,7 @@ from pcm_ros import msg, srv
 from pcm_ros.consensus import QuorumError
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.lifecycle import Parameter
+from pcm_ros.nodes.lifecycle import ConfigurationError, Parameter
 from pcm_ros.nodes.services.task import Refused, ServedTask, Work
 from pcm_ros.sight.frames import POLICIES, WIDTH, Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.tasks.video_qa import assembly
@@ -56,9 +56,15 @@ def rgb_of(image: Image) -> Rgb:
 
 
 class Topics:
-    """The newest images of image topics, heard by a node and a thread of their own."""
+    """The newest images of image topics, heard by a node and a thread of their own.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Args:
+        names: full names of topics that are heard for good.
+
+    Raises Refused, as `listen`.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
         self._lock = threading.Lock()
         self._heard: dict[str, collections.deque[tuple[float, Rgb]]] = {}
         self._since: dict[str, float] = {}
@@ -66,17 +72,28 @@ class Topics:
         self._subscriptions: dict[str, Any] = {}
         self._kept_for_good = frozenset(names)
         self._node: Any = None
-        for name in names:
-            self.listen(name)
+        self._closed = False
+        try:
+            for name in names:
+                self.listen(name)
+        except Refused:
+            self.close()
+            raise
 
     def listen(self, name: str) -> None:
         """Hear a topic from now on; one more than MOST_TOPICS takes the place of another. Raises Refused for a name that cannot be one."""
         with self._lock:
+            if self._closed:
+                raise Refused("CANCELED", "the node was deactivated")
             if name in self._heard:
                 self._asked[name] = time.monotonic()
                 return
             if self._node is None:
-                self._node = rclpy.create_node("video_listener")
+                # Without the process's arguments: its `__node` would give this node the name of the services' node, whose parameters it
+                # would then answer for.
+                self._node = rclpy.create_node(
+                    "video_listener", use_global_arguments=False, start_parameter_services=False, enable_rosout=False
+                )
                 self._executor = SingleThreadedExecutor(context=self._node.context)
                 self._executor.add_node(self._node)
                 threading.Thread(target=self._spin, args=(self._executor,), name="video listener", daemon=True).start()
@@ -98,7 +115,7 @@ class Topics:
             if self._node is not None:
                 self._executor.shutdown(timeout_sec=1.0)
                 self._node.destroy_node()
-            self._node, self._heard, self._since = None, {}, {}
+            self._node, self._closed, self._heard, self._since = None, True, {}, {}
 
     def _make_room(self) -> None:
         """Let go of the topic that was asked about longest ago, unless it is to be heard for good."""
@@ -148,12 +165,27 @@ class VideoQuestions(ServedTask):
         Parameter("video_qa.frames", assembly.FRAMES, "frames of a clip that are looked at, where the request says 0", low=1, high=64),
         Parameter("video_qa.model", "", "GGUF file or folder of the language model; empty: the embedded one"),
         Parameter("video_qa.strategy", "words", "words (fast) or gradient (the paper's way)", choices=assembly.STRATEGIES),
-        Parameter("video_qa.topics", (), "image topics that are heard from the first request on"),
+        Parameter("video_qa.topics", (), f"image topics that are heard from the activation on, at most {MOST_TOPICS}"),
     )
 
-    def __init__(self, value: Callable[[str], Any]) -> None:
-        super().__init__(value)
-        self._topics: Topics | None = None
+    def __init__(self, value: Callable[[str], Any], resolve: Callable[[str], str] = lambda name: name) -> None:
+        super().__init__(value, resolve)
+        self._topics = Topics()
+
+    def check(self) -> None:
+        """Raises ConfigurationError: names that are none, or too many of them."""
+        names = self.value("video_qa.topics")
+        for name in names:
+            try:
+                self.resolve(name)
+            except Exception as error:  # rclpy's for names, which share no class
+                raise ConfigurationError(f"parameter 'video_qa.topics' names '{name}', which is no name of a topic: {error}") from error
+        if len(set(names)) > MOST_TOPICS:
+            raise ConfigurationError(f"parameter 'video_qa.topics' names {len(set(names))} topics; allowed: at most {MOST_TOPICS}")
+
+    def open(self) -> None:
+        """Raises Refused."""
+        self._topics = Topics(list(dict.fromkeys(self.resolve(name) for name in self.value("video_qa.topics"))))
 
     def answer(self, request: Any, work: Work) -> Any:
         """Raises Refused."""
@@ -184,9 +216,7 @@ class VideoQuestions(ServedTask):
 
     def close(self) -> None:
         """Hear no topic any more."""
-        if self._topics is not None:
-            self._topics.close()
-        self._topics = None
+        self._topics.close()
 
     def _answerer(self) -> Answerer:
         model = self.value("video_qa.model")
@@ -213,10 +243,12 @@ class VideoQuestions(ServedTask):
         seconds = request.seconds
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_TOPIC):
             raise Refused("INVALID_REQUEST", f"seconds is {seconds}; allowed with a topic: above 0, at most {LONGEST_TOPIC:g}")
-        if self._topics is None:
-            self._topics = Topics(self.value("video_qa.topics"))
-        self._topics.listen(request.topic)
-        while (missing := self._topics.since(request.topic) + seconds - time.monotonic()) > 0:
+        try:
+            topic = self.resolve(request.topic)
+        except Exception as error:  # as in `check`
+            raise Refused("INVALID_REQUEST", f"topic is '{request.topic}': {error}") from error
+        self._topics.listen(topic)
+        while (missing := self._topics.since(topic) + seconds - time.monotonic()) > 0:
             if work.stop():
                 raise Refused("CANCELED", "cancelled while it listened")
             if missing > work.left:
@@ -225,7 +257,7 @@ class VideoQuestions(ServedTask):
                 )
             work.report(0, 4, f"listening, {missing:.1f} s more")
             time.sleep(min(0.2, missing))
-        images, times = self._topics.last(request.topic, seconds)
+        images, times = self._topics.last(topic, seconds)
         if not images:
             allowed = ", ".join(_CHANNELS)
             raise Refused("NO_IMAGES", f"no image came on '{request.topic}' within {seconds:g} s (encodings that are read: {allowed})")

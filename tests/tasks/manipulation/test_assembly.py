@@ -72,8 +72,8 @@ def test_scorers_that_cannot_be_loaded(path: str) -> None:
 
 
 def test_iterations_end_without_gain_unless_that_is_not_wanted() -> None:
-    built = [consensus(), consensus(gain=0.0)]
-    assert [one.stop.patience for one in built] == [1, None]
+    built = [consensus(), consensus(gain=0.0), consensus(all_iterations=True)]
+    assert [(one.stop.patience, one.stop.tolerance) for one in built] == [(1, 0.05), (1, 0.0), (None, 0.05)]
     for one in built:
         one.ensemble.close()
 
