@@ -299,6 +299,17 @@ def _end_with_launcher() -> None:
             sys.exit(2)
 
 
+def _spin(executor: MultiThreadedExecutor) -> None:
+    """Spin until the ROS context ends. What a transition destroys just as rclpy (9.1) is about to wait for it, or while a callback uses it,
+    does not end the node."""
+    while rclpy.ok():
+        try:
+            executor.spin()
+            return
+        except InvalidHandle:
+            traceback.print_exc()
+
+
 def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     """Spin a node until SIGINT, SIGTERM or the end of the ROS context, then leave the process with code 0 (2: it could not start)."""
     code = 0
@@ -309,7 +320,7 @@ def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     try:
         node = make()
         executor.add_node(node)
-        executor.spin()
+        _spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ParameterException, ConfigurationError) as error:

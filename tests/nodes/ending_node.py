@@ -1,4 +1,5 @@
-"""Nodes that are at work when their process is told to end: `hangs` in a call, `moves` the arm. They activate themselves."""
+"""Nodes that are at work when their process is told to end: `hangs` in a call, `moves` the arm, `meddles` with what is gone. They activate
+themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+from std_msgs.msg import Empty
 
 from pcm_ros import srv
 from pcm_ros.nodes.lifecycle import Node, run
@@ -44,6 +46,15 @@ class Moves(Hangs):
         self._cell.execute(PickPlace(np.array([0.5, 0.0, 0.1]), 0.0, 0.05, np.array([0.5, 0.1, 0.1]), 0.0))
 
 
+class Meddles(Hangs):
+    """Uses what was destroyed meanwhile, as a transition may do to it."""
+
+    def at_work(self) -> None:
+        publisher = self.create_publisher(Empty, "~/nothing", 1)
+        self.destroy_publisher(publisher)
+        publisher.publish(Empty())
+
+
 if __name__ == "__main__":
-    kinds: dict[str, Any] = {"hangs": Hangs, "moves": Moves}
+    kinds: dict[str, Any] = {"hangs": Hangs, "moves": Moves, "meddles": Meddles}
     run(kinds[sys.argv[1]], [])

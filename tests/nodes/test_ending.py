@@ -74,6 +74,17 @@ def test_a_call_that_hangs_does_not_keep_the_process(here: Node, number: signal.
         assert time.monotonic() - started < lifecycle._GRACE + 10.0
 
 
+def test_a_node_outlives_what_was_destroyed_in_its_hands(here: Node) -> None:
+    with at_work(here, "meddles") as process:
+        client = here.create_client(srv.JudgeScene, "/ending/work")
+        assert client.wait_for_service(PATIENCE)
+        time.sleep(1.0)  # for the error to come back to the executor
+        client.call_async(srv.JudgeScene.Request())
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_motion_under_way_is_cancelled_when_the_process_of_the_planner_ends(here: Node, number: signal.Signals) -> None:
     begun, canceled = threading.Event(), threading.Event()
