@@ -28,7 +28,9 @@ LARGE = 2_100_000
 """Pixels of a frame above which decoding is dear."""
 MOST_PIXELS = 8192 * 8192
 TRIES = 40
-"""Frames that are decoded after a jump to find the one of the asked time; of large ones the first will do."""
+"""Frames that are at least decoded after a jump to find the one of the asked time; of large ones the first will do."""
+DECODED = 3600
+"""Frames that are decoded in all after jumps, so long as there are no more than DECODED / TRIES jumps."""
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,gif,h264,hevc,m4v,ivf,png_pipe,jpeg_pipe,nut"
 """Containers that hold their video themselves. Play lists, which name other files and addresses, are not among them."""
 
@@ -131,8 +133,9 @@ def read_clip(path: Path | str, count: int = 12, policy: Policy = "uniform", wid
     """A few frames of a video file.
 
     Short videos of ordinary size are decoded from end to end, each frame scaled down at once and only wanted ones kept. In long or large
-    ones the asked times are jumped to: at most `TRIES` frames are decoded for each, one for large pictures. So neither two hours nor 8K
-    pictures take more than a bounded time, and memory holds one full-size frame and the few small ones.
+    ones the asked times are jumped to, or decoding goes on to them: `DECODED` frames in all, or `TRIES` for each time where that is more;
+    one for each of large pictures. So neither two hours nor 8K pictures take more than a bounded time, and memory holds one full-size
+    frame and the few small ones. Pictures are turned as the file says (phones film sideways). What was not seen is said in `problem`.
 
     Args:
         count: frames, 1..64; fewer if the video has fewer. policy: see `chosen`. width: pixels, wider frames are scaled down.
@@ -216,8 +219,8 @@ def _decoded(
     problem = ""
 
     def keep(frame: Any, seconds: float) -> None:
-        size = _size(frame.width, frame.height, width)
-        found.setdefault(seconds, frame.to_ndarray(format="rgb24", width=size[0], height=size[1]))
+        if seconds not in found:
+            found[seconds] = _upright(frame, width)
 
     def late() -> bool:
         return deadline is not None and time.monotonic() >= deadline and bool(found)
@@ -242,6 +245,19 @@ def _decoded(
         problem = f"it ends after {times[-1]:.1f} s though it says that it lasts {duration:.1f} s: it may be cut off"
     keep_rows = _spread(len(frames), wanted)
     return np.stack(frames)[keep_rows], times[keep_rows], max(duration, float(times[-1])), problem
+
+
+def _upright(frame: Any, width: int) -> Images:
+    """A decoded frame as a small image, turned by the quarters that its display matrix says, counterclockwise."""
+    quarters = round(frame.rotation / 90) % 4
+    if quarters % 2:
+        high, wide = _size(frame.height, frame.width, width)
+    else:
+        wide, high = _size(frame.width, frame.height, width)
+    image = frame.to_ndarray(format="rgb24", width=wide, height=high)
+    if quarters % 2:
+        wide, high = high, wide
+    return np.ascontiguousarray(np.rot90(image, quarters))
 
 
 def _duration(container: Any, stream: Any) -> float:
@@ -270,27 +286,65 @@ def _step(container: Any, stream: Any, wanted: int, known: float, large: bool, k
     return ""
 
 
+def _entered(container: Any, stream: Any, start: float, goal: float, slack: float) -> tuple[Any, Any]:
+    """Frames from the nearest point of entry before a time, and the first of them; None: there is none. Containers without an index may
+    find a point up to which nothing can be decoded till long after that time: then from one some seconds before."""
+    frames, frame = None, None
+    for back in (0.0, 4.0, 16.0, 64.0):
+        container.seek(int(max(start, goal - back) / stream.time_base), stream=stream, backward=True, any_frame=False)
+        frames = container.decode(stream)
+        frame = next(frames, None)
+        if goal - back <= start or (frame is not None and (frame.time is None or frame.time <= goal + slack)):
+            break
+    return frames, frame
+
+
 def _jump(container: Any, stream: Any, wanted: int, duration: float, large: bool, keep: Any, late: Any) -> str:
-    """Jump to evenly spread times. Of large pictures whatever stands at the nearest point of entry is taken."""
+    """Jump to evenly spread times, or decode on to the next one where a jump would only lead back. Of large pictures whatever stands at
+    the nearest point of entry is taken."""
     import av
 
     if not duration:
         stream.codec_context.skip_frame = "NONKEY"
         return _step(container, stream, wanted, 0, True, keep, late)
-    base, start = float(stream.time_base), float((stream.start_time or 0) * stream.time_base)
-    missed = 0
-    for target in np.linspace(0, max(duration - 0.5, duration * 0.98), wanted) if wanted > 1 else [duration / 2]:
+    start = float((stream.start_time or 0) * stream.time_base)
+    rate = float(stream.average_rate or 25)
+    targets = np.linspace(0, max(duration - 0.5, duration * 0.98), wanted).tolist() if wanted > 1 else [duration / 2]
+    spacing = max(targets[1] - targets[0] if wanted > 1 else duration / 2, 1 / rate)
+    unread = missed = done = 0
+    frames: Any = None
+    here = entry = -math.inf  # the times of the frame that was decoded last, and of the last point of entry up to it
+    for number, target in enumerate(targets):
+        goal, nearest = start + target, None
+        most = 1 if large else max(TRIES, (DECODED - done) // (wanted - number))
         try:
-            container.seek(int((start + target) / base), stream=stream, backward=True, any_frame=False)
-            nearest = None
-            for tried, frame in enumerate(container.decode(stream)):
-                nearest = frame
-                if large or tried + 1 >= TRIES or frame.time is None or frame.time >= start + target - 1e-6:
+            # Points of entry are at least so far apart as decoding has come from the last one: a jump could lead back to it.
+            if frames is None or large or goal - here > max(here - entry, TRIES / rate):
+                frames, frame = _entered(container, stream, start, goal, spacing / 2)
+                here, entry = -math.inf, -math.inf
+            else:
+                frame = next(frames, None) if here < goal - 1e-6 else None
+            for tried in range(most):
+                if here >= goal - 1e-6 or (tried and late()):
                     break
+                frame = next(frames, None) if tried else frame
+                if frame is None:
+                    frames = None
+                    break
+                nearest, done = frame, done + 1
+                if frame.time is None:
+                    frames = None
+                    break
+                here = float(frame.time)
+                if frame.key_frame or entry == -math.inf:
+                    entry = here
             if nearest is not None:
-                keep(nearest, float(nearest.time) if nearest.time is not None else start + target)
+                keep(nearest, goal if nearest.time is None else float(nearest.time))
+            missed += abs(here - goal) > spacing and not (nearest is not None and nearest.time is None)
         except av.error.FFmpegError:
-            missed += 1  # a damaged part: the other times may do
+            unread, frames = unread + 1, None  # a damaged part: the other times may do
         if late():
             return "the deadline came before its end"
-    return f"{missed} of {wanted} times in it could not be read" if missed else ""
+    if unread:
+        return f"{unread} of {wanted} times in it could not be read"
+    return f"{missed} of {wanted} times in it were missed by more than {spacing:.1f} s: it has too few points of entry" if missed else ""

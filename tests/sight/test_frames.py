@@ -49,6 +49,56 @@ def test_wide_frames_are_scaled_down(make_video: MakeVideo) -> None:
     assert read_clip(make_video("wide.mp4", 4, 1280, 720), 2).frames.shape[1:] == (180, 320, 3)
 
 
+def written(path: Path, count: int, gop: int, rotation: int = 0) -> Path:
+    """A video of H.264 at 30 pictures a second in which a red bar goes from left to right."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": str(gop), "sc_threshold": "0", "preset": "ultrafast"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(count):
+            picture = np.full((48, 64, 3), 60, dtype=np.uint8)
+            left = int(number / count * 56)
+            picture[:, left : left + 8] = (220, 20, 20)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    if rotation:  # the display matrix of the track, as phones write it: what is coded to the right is shown downwards
+        content = bytearray(path.read_bytes())
+        one = (1 << 16).to_bytes(4, "big")
+        plain = one + bytes(12) + one + bytes(12) + (1 << 30).to_bytes(4, "big")
+        turned = bytes(4) + one + bytes(4) + b"\xff\xff\x00\x00" + bytes(16) + (1 << 30).to_bytes(4, "big")
+        place = content.index(plain, content.index(b"tkhd"))
+        content[place : place + len(plain)] = turned
+        path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "count", "gop"), [("a.mp4", 750, 250), ("a.mkv", 750, 250), ("a.ts", 750, 250), ("b.mp4", 1500, 1500)])
+def test_few_points_of_entry_leave_nothing_unseen(tmp_path: Path, name: str, count: int, gop: int) -> None:
+    clip = read_clip(written(tmp_path / name, count, gop), 12)
+    assert clip.problem == ""
+    assert len(clip.times) == 12
+    assert np.abs(clip.times - np.linspace(0, count / 30 - 0.5, 12)).max() < 0.2
+    assert np.allclose([bar(frame) for frame in clip.frames], 1 / 16 + clip.times / (count / 30) * 7 / 8, atol=0.03)
+
+
+def test_times_that_are_missed_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcm_ros.sight.frames.DECODED", 0)
+    clip = read_clip(written(tmp_path / "a.mp4", 900, 900), 4)
+    assert "were missed by more than" in clip.problem
+
+
+@pytest.mark.parametrize("count", [20, 700])
+def test_what_a_phone_filmed_sideways_is_turned(tmp_path: Path, count: int) -> None:
+    clip = read_clip(written(tmp_path / "a.mp4", count, 30, rotation=90), 2)
+    assert clip.frames.shape[1:] == (64, 48, 3) and clip.frames.flags.c_contiguous
+    assert clip.frames[0, 2, 20, 0] > 150 > clip.frames[0, 60, 20, 0], "the bar, first at the left, is shown at the top"
+    assert read_clip(written(tmp_path / "b.mp4", 20, 30, rotation=90), 2, width=32).frames.shape[1:] == (42, 32, 3)
+
+
 def test_two_hours_are_jumped_through(make_video: MakeVideo) -> None:
     clip = read_clip(make_video("long.mp4", 7200, 32, 32, rate=1), 6)
     assert len(clip.frames) == 6

@@ -6,11 +6,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from pcm_ros.consensus import Batch, Beam, Consensus, Ensemble, QuorumError, Scorer, ScoreTable, Stop
+from pcm_ros.consensus.energies import aggregated
 from pcm_ros.models.segmentation import TextSegmenter
 from pcm_ros.sight.frames import Clip
 from pcm_ros.sight.naming import Namer
@@ -46,7 +48,7 @@ class Answer:
     """What the ensemble agreed on.
 
     Attributes:
-        question: as it was asked. text: the answer; "" = there is none (deadline). total: its energy; +inf = none.
+        question: as it was asked. text: the answer; "" = none (deadline: no round was judged in time). total: its energy; +inf = none.
         energies: scorer -> raw energy of the answer.
         frames: numbers of the frames that carried it, in the order of time: those in which the frame-wise models are surest of it.
         times: seconds of all frames that were looked at. frame_energies: scorer -> energy of the answer in each frame; NaN: none.
@@ -93,10 +95,10 @@ class Judged:
 
 @dataclass(eq=False)
 class _Proposed:
-    """The batches of all rounds, the scores of the last one, and what was left out while they were made."""
+    """The batches of all rounds that were judged in time, their scores, and what was left out while they were made."""
 
     batches: list[Batch] = field(default_factory=list)
-    table: ScoreTable | None = None
+    tables: list[ScoreTable] = field(default_factory=list)
     rounds: int = 0
     dropped: dict[str, str] = field(default_factory=dict)
 
@@ -196,8 +198,11 @@ class Answerer:
         """Propose answers and judge them, in one round or several; returns why it ended early."""
         consensus = self._one if inquiry.reading.asks in ONE_WORD else self._several
         for iteration in consensus.iterate(inquiry, seed):
+            if _too_late(iteration.table):  # whoever needs no time to look would answer alone
+                return "deadline"
             proposed.batches.append(iteration.batch)
-            proposed.table, proposed.rounds = iteration.table, proposed.rounds + 1
+            proposed.tables.append(iteration.table)
+            proposed.rounds += 1
             best = [texts_of(iteration.batch)[row] for row in iteration.table.total.argsort(stable=True)[:3].tolist()]
             yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
             if stop() or inquiry.late:
@@ -220,7 +225,7 @@ class Answerer:
         if written.text:
             batch = answers_batch([written.text], [written.likelihood], [written.tokens], [WORDS])
             proposed.batches.append(batch)
-            proposed.table = self.ensemble.score(batch, inquiry)
+            proposed.tables.append(self.ensemble.score(batch, inquiry))
         return written.reason
 
     def seen(
@@ -244,7 +249,8 @@ class Answerer:
                 found = self._sights[clip.key] = (sight, names)
                 while len(self._sights) > KEPT_CLIPS:
                     self._sights.popitem(last=False)
-            return found
+            sight, names = found
+            return sight if sight.clip is clip else replace(sight, clip=clip), names  # the same frames may have other times
 
     def _chosen(
         self,
@@ -257,17 +263,10 @@ class Answerer:
         observe: Callable[[Judged], None] | None,
     ) -> Answer:
         times = tuple(inquiry.sight.clip.times.tolist())
-        if not proposed.batches or proposed.table is None:
+        if not proposed.batches or not proposed.tables:
             seconds = time.monotonic() - started
             return Answer(question, "", float("inf"), {}, (), times, {}, (), 0.0, {}, names, False, reason or "deadline", 0, seconds)
-        batch, last, table = _distinct(proposed.batches), proposed.batches[-1], proposed.table
-        if len(batch) != len(last) or len(proposed.batches) > 1:
-            try:  # all answers of all rounds side by side: a scorer that was left out of one round is in or out for all of them
-                table = self.ensemble.score(batch, inquiry)
-            except QuorumError:
-                if not inquiry.late:
-                    raise
-                batch, table = last, proposed.table
+        batch, table = self._side_by_side(inquiry, proposed)
         answers = tuple(texts_of(batch))
         if observe is not None:
             observe(Judged(answers, tuple(batch.category.tolist()), table))
@@ -296,6 +295,30 @@ class Answerer:
             time.monotonic() - started,
         )
 
+    def _side_by_side(self, inquiry: Inquiry, proposed: _Proposed) -> tuple[Batch, ScoreTable]:
+        """The answers of all rounds, each once, and their scores: judged anew while there is time, else as they were in their rounds."""
+        rows = _distinct(proposed.batches)
+        whole = _joined(proposed.batches)
+        batch = whole.select(rows)
+        if len(proposed.batches) == 1 and len(rows) == len(whole):
+            return batch, proposed.tables[0]
+        if not inquiry.late:
+            try:  # a scorer that was left out of one round is in or out for all of them
+                table = self.ensemble.score(batch, inquiry)
+                if not _too_late(table):
+                    return batch, table
+            except QuorumError:
+                if not inquiry.late:
+                    raise
+        dropped = {name: why for table in proposed.tables for name, why in table.dropped.items()}
+        energies = torch.cat([table.energies for table in proposed.tables])[rows]
+        energies[:, [name in dropped for name in self.ensemble.names]] = torch.nan
+        if not any(weight > 0 and name not in dropped for name, weight in zip(self.ensemble.names, self.ensemble.weights, strict=True)):
+            return proposed.batches[-1], proposed.tables[-1]  # no scorer took part in all rounds
+        weights = self.ensemble.weights
+        total = aggregated(energies, weights, self.ensemble.aggregate, self.ensemble.trim)
+        return batch, ScoreTable(self.ensemble.names, energies, weights.clone(), total, dropped, {})
+
     def _frame_scorers(self, dropped: Mapping[str, str]) -> list[FrameScorer]:
         return [s for s in self.ensemble.scorers if isinstance(s, FrameScorer) and s.name not in dropped]
 
@@ -306,15 +329,25 @@ class Answerer:
             self.writer.close()
 
 
-def _distinct(batches: Sequence[Batch]) -> Batch:
-    """All proposals, each once, in the order in which they came."""
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """All proposals in the order in which they came."""
     whole = batches[0]
     for batch in batches[1:]:
         whole = whole.joined(batch)
+    return whole
+
+
+def _distinct(batches: Sequence[Batch]) -> list[int]:
+    """Rows of all proposals, the first of each text."""
     first: dict[str, int] = {}
-    for row, text in enumerate(texts_of(whole)):
+    for row, text in enumerate(text for batch in batches for text in texts_of(batch)):
         first.setdefault(text, row)
-    return whole.select(list(first.values()))
+    return list(first.values())
+
+
+def _too_late(table: ScoreTable) -> bool:
+    """Whether a scorer was left out because the deadline came before it began."""
+    return any(why.startswith(OutOfTime.__name__) for why in table.dropped.values())
 
 
 def _carrying(by_frame: Sequence[Sequence[float]]) -> tuple[int, ...]:

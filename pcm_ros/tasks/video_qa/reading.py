@@ -38,9 +38,39 @@ _NOT_UNDERSTOOD = frozenset(
     (  # noqa: SIM905
         "not no never nothing none neither nor or before after than because while until except unless second third twice once times "
         "time most least longest shortest tallest largest smallest biggest fastest slowest farthest furthest direction shape size "
-        "height weight stop stops stopped robot arm hand gripper person human without instead between"
+        "height weight stop stops stopped robot arm hand gripper person human without instead between "
+        "and but same similar like almost always sometimes often again except besides apart excluding including "
+        "two three four five six seven eight nine ten several multiple few fewer couple pair dozen half more less enough together alone"
     ).split()
 )
+# Places that no reading has: they are none of the things, and nothing stands on or in them.
+_PLACES = frozenset(
+    (  # noqa: SIM905
+        "left right front back middle centre center central side sides corner corners edge foreground background top bottom upper lower "
+        "under underneath below beneath above over behind beside near nearest next close closer around along across past through "
+        "toward towards away out off from up down on onto upon in into inside within outside to"
+    ).split()
+)
+_NO_ANCHORS = frozenset({"table", "tabletop", "desk", "surface"})
+"""What all things stand on: it is none of them."""
+_ALL_TIME = r"(?:ever|always|throughout|all along|at any (?:time|point|moment)|(?:all the|whole|entire|full) (?:time|while|way))"
+_AMONG = rf"^out of (?:all )?(?:(?:the|these|those) )*{_ANYTHING}\b"
+_NO_MEANING = rf"{_AMONG}|\bto be\b|\bbelongs? to\b|^to (?=(?:what|which)\b.* belong)"
+"""Where words of `_PLACES` mean none."""
+_MANNER = r"(?!(?:jelly|lily|doily|holly|fly|family)$)\w+ly|\d+"
+_EXACTLY = rf"(?:only|solely|merely|exactly|single|just(?= (?:{'|'.join(NUMBERS)}|a|an|the)\b))"
+_COLOUR = rf"(?:(?:dark|light|bright|pale) )?(?:{'|'.join(sorted(names.COLOUR_NAMES))})"
+_HAVE = r"\b(?:is|are|was|were|has|have|had|can|do|does|did)\b"
+
+_SINGULAR = {
+    **{f"{word}s": word for word in ("cookie", "brownie", "movie", "smoothie", "toe", "shoe")},
+    **{f"{word[:-2]}ves": word for word in ("knife", "life")},
+    **{f"{word[:-1]}ves": word for word in ("shelf", "loaf", "leaf", "scarf", "half", "calf")},
+    "buses": "bus",
+    "lenses": "lens",
+    **{word: word for word in ("gas", "lens", "scissors", "pliers", "tongs")},
+}
+"""Plurals that rules would get wrong."""
 
 
 class UnusableQuestion(ValueError):
@@ -98,7 +128,8 @@ def checked_question(text: str) -> str:
 
 def read_question(text: str) -> Reading:
     """What a question asks. Never fails: what is not understood is "open", or, where a number or yes or no is asked for, not `known`."""
-    words, at_end = timed(plain(text))
+    said = plain(text)
+    words, at_end = timed(said)
     words = without_asides(words)
     words = re.sub(whole(_CAN_SEE), "is there" if re.match(_CAN_SEE, words) else " ", words)
     told = re.match(r"(?:there|the|a|an|any|some)\b", words) is not None and not re.search(r"\b(?:that|which|what|to)\b", words)
@@ -107,20 +138,29 @@ def read_question(text: str) -> Reading:
         return Reading("open", known=False)  # "on what does it stand", "what moves the mug": neither is looked for
     rest, motion = moving(words)
     rest, side, before, after = placed(rest)
+    rest = re.sub(rf"^(how many) (.+?) {_HAVE} (?:coloured )?({_COLOUR})$", r"\1 \3 \2", rest)  # "how many mugs are red"
+    rest = re.sub(rf"\b(of (?:the|these|those)) (?:{'|'.join(NUMBERS[2:])}) ", r"\1 ", rest)
     asks = "yes_no" if yes_no else _asks(rest, side, motion)
     if told and asks in ("object", "open") and _thing(before or rest, "object"):  # a statement, true or not
         yes_no, asks = True, "yes_no"
     if asks == "open":
         return Reading("open", known=False)
     noun, anchor = _thing(before if side and yes_no else rest, asks), _thing(after, "object") if side else ""
-    understood = not _NOT_UNDERSTOOD & {*rest.split(), *after.split()} and (anchor != "" or side in ("", "leftmost", "rightmost"))
+    left = {*re.sub(_NO_MEANING, " ", rest).split(), *after.split()}
+    understood = not (_NOT_UNDERSTOOD | _PLACES) & left and not any(re.fullmatch(_MANNER, word) for word in left)
+    understood &= anchor != "" or side in ("", "leftmost", "rightmost")
+    understood &= anchor not in _NO_ANCHORS
+    understood &= at_end or side != "" or motion in ("", "first", "last")  # "what moves at the start"
+    understood &= side == "" or re.search(whole(_ALL_TIME), said) is None  # "is it always on the plate"
     if yes_no:
+        understood &= re.search(whole(_EXACTLY), said) is None
         there = re.search(r"\b(?:there|here|exists?|appears?|shown|present|visible|have)\b|^any\b", words)
         understood &= not re.search(r"\b(?:all|every|both|each)\b", words) and side not in ("leftmost", "rightmost")
         understood &= says_that_it_moves(words) and not side if motion else bool(side or there)
         understood &= bool(noun) or not motion or re.search(whole(WHO), words) is None  # "does the robot move"
     if asks == "count":
         understood &= not (motion and side) and side not in ("leftmost", "rightmost")
+        understood &= sum(_thing(part, asks) != "" for part in re.split(_HAVE, rest)) < 2  # "how many mugs have handles"
     if not understood:
         return Reading(asks if asks in ("yes_no", "count") else "open", known=False)
     return Reading(asks, noun, motion, side, anchor, at_end)
@@ -162,10 +202,14 @@ def bare(words: str) -> str:
 
 
 def singular(noun: str) -> str:
-    """Of regular plurals."""
-    if noun.endswith("s") and not noun.endswith("ss"):
-        return noun[:-2] if noun.endswith(("xes", "ches", "shes")) else noun[:-1]
-    return noun
+    """Of English plurals; words that are none, as far as their letters tell, are as they were."""
+    if noun in _SINGULAR:
+        return _SINGULAR[noun]
+    if not noun.endswith("s") or noun.endswith(("ss", "us", "is")):
+        return noun
+    if noun.endswith("ies") and len(noun) > 4:
+        return f"{noun[:-3]}y"
+    return noun[:-2] if noun.endswith(("xes", "ches", "shes", "sses", "zzes", "toes")) else noun[:-1]
 
 
 def number_of(answer: str) -> int | None:

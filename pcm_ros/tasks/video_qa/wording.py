@@ -136,11 +136,12 @@ _MOVE = _any(
 _UNMOVED = _words("still unmoved motionless stationary immobile untouched unmoving")
 _PLACE = rf"{_words('its their the one the_same the_exact_same its_original')} (?:original )?(?:place|position|spot|location)"
 _STAYS = rf"{_words('stay remain keep kept stand stood sit sat rest lie lay left leave hold held be')}(?:s|ed|ing)?"
+_LEAVES = rf"{_words('leave leaves left leaving')} {_PLACE}"
 _STILL = _any(
     rf"(?:{_BE} )*(?:not|never)(?: {_BE})*(?: {_MOVE})",
     rf"(?:{_BE} )*no(?:t any)? (?:motion|movement)",
     rf"without (?:any )?(?:moving|motion|being {_MOVE})",
-    rf"(?:{_words('is was are were been')} )?{_STAYS} (?:{_words('completely perfectly quite totally absolutely')} )?"
+    rf"(?:{_words('is was are were been')} )?(?!{_LEAVES}){_STAYS} (?:{_words('completely perfectly quite totally absolutely')} )?"
     + _any(
         _UNMOVED,
         _words("put at_rest alone fixed in_place the_same unchanged"),

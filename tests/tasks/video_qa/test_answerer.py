@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pcm_ros.consensus import Batch, Scorer
+from pcm_ros.consensus import Batch, BeamState, Scorer
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.registry import Calibration
 from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.sight.frames import clip_of
+from pcm_ros.sight.frames import Clip, clip_of
 from pcm_ros.sight.naming import Namer, SegmenterExpert
 from pcm_ros.sight.things import nothing
-from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
+from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged, Progress
 from pcm_ros.tasks.video_qa.generator import PHRASES, WORDS, AnswerGenerator
 from pcm_ros.tasks.video_qa.proposals import Inquiry, texts_of
 from pcm_ros.tasks.video_qa.reading import UnusableQuestion, read_question
@@ -82,6 +82,50 @@ def test_deadline_and_cancelling(answerer: Answerer) -> None:
     assert answerer.answer(CLIP, QUESTION).complete
     with pytest.raises(ValueError, match="allowed: seconds > 0"):
         answerer.answer(CLIP, QUESTION, deadline=0.0)
+
+
+class Watched(AnswerGenerator):
+    """Keeps the inquiry, and lets the deadline of it come before a later round is judged if it is `slow`."""
+
+    slow = False
+    asked: Inquiry
+
+    def propose(self, context: Inquiry, state: BeamState | None, rng: torch.Generator) -> Batch:
+        self.asked, batch = context, super().propose(context, state, rng)
+        if self.slow and state is not None:
+            object.__setattr__(context, "deadline", 0.0)
+        return batch
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_who_is_too_late_to_look_does_not_leave_it_to_others(tiny: LanguageModel, segmenter: TextSegmenter, slow: bool) -> None:
+    """The deadline comes before the second round is judged, or before the answers of both rounds are judged side by side."""
+    ready = made(tiny, segmenter)
+    ready.generator = generator = Watched(tiny, share=0.3, each=2)
+    ready._several.generator, generator.slow = generator, slow
+    rounds, answers = [], []
+    for result in ready.iterate(CLIP, QUESTION, deadline=600.0):
+        if isinstance(result, Answer):
+            answers.append(result)
+        elif isinstance(result, Progress) and result.stage == "round":
+            rounds.append(result)
+            if not slow and len(rounds) == 2:
+                object.__setattr__(generator.asked, "deadline", 0.0)
+    ready.close()
+    (answer,) = answers
+    assert answer.reason == "deadline" and answer.rounds == len(rounds) == (1 if slow else 2)
+    assert answer.energies.keys() == {"segmenter", "motion", "relations", "counts", "language"} and not answer.dropped
+    assert answer.total == pytest.approx(sum(answer.energies.values()))
+    if slow:
+        assert rounds[0].text.startswith(f"1: {answer.text}")
+
+
+def test_the_same_frames_of_another_clip_keep_its_times(answerer: Answerer) -> None:
+    answerer.answer(CLIP, "Is there a red mug?")
+    slower = Clip(CLIP.frames, CLIP.times * 10, CLIP.duration * 10, "slower")
+    assert answerer.answer(slower, "Is there a red mug?").times == tuple(slower.times.tolist())
+    assert answerer.seen(slower)[0].clip is slower
+    assert answerer.answer(CLIP, "Is there a red mug?").times == tuple(CLIP.times.tolist())
 
 
 def test_a_scorer_that_fails_is_left_out_and_named(answerer: Answerer, tiny: LanguageModel, segmenter: TextSegmenter) -> None:

@@ -17,6 +17,7 @@ from pcm_ros.tasks.video_qa.reading import (
     normalised,
     number_of,
     read_question,
+    singular,
     truth_of,
 )
 
@@ -136,6 +137,96 @@ UNKNOWN, OPEN = Reading("yes_no", known=False), Reading("open", known=False)
 def test_questions_in_other_words(question: str, reading: Reading) -> None:
     """What changes the meaning of the rest is not read past."""
     assert read_question(question) == reading
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is in front of the bowl?",
+        "What is on the right?",
+        "What is on the left side?",
+        "What is on the left side of the table?",
+        "What is on the table?",
+        "What is in the middle?",
+        "What is in the corner?",
+        "What is in the foreground?",
+        "What is at the top of the bowl?",
+        "What colour is the left mug?",
+        "What colour is the plate under the mug?",
+        "What colour is the bowl that the mug is in?",
+        "Which object moves to the left?",
+        "Which object is next to the plate that moves?",
+        "What is moved out of the bowl?",
+        "What was taken off the plate?",
+        "What was moved from the plate to the bowl?",
+        "What is moved to the bowl?",
+        "Is the mug in front of the bowl?",
+        "Is the mug left of the bowl and right of the plate?",
+        "How many mugs are in front of the bowl?",
+        "How many mugs are on the right?",
+    ],
+)
+def test_words_of_place_are_no_things(question: str) -> None:
+    reading = read_question(question)
+    assert not reading.known and not reading.noun and not reading.side and not reading.anchor
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is there only one mug?",
+        "Is there just one mug?",
+        "Is there a single mug?",
+        "Does only the mug move?",
+        "Are there two mugs?",
+        "Are there several mugs?",
+        "Are there 2 mugs?",
+        "Do the mug and the bowl move?",
+        "Does the mug barely move?",
+        "Is the mug always on the plate?",
+        "Is the mug ever in the bowl?",
+        "Is the mug on the plate the whole time?",
+        "Does the mug move at the start?",
+        "How many mugs have handles?",
+        "How many mugs are upright?",
+        "What moves at the start?",
+        "What moves besides the mug?",
+        "Which object hardly moves?",
+        "Which object moves slowly?",
+        "Which thing that moves has the same colour as the bowl?",
+    ],
+)
+def test_what_narrows_a_question_is_not_read_past(question: str) -> None:
+    assert not read_question(question).known
+
+
+@pytest.mark.parametrize(
+    ("question", "reading"),
+    [
+        ("How many mugs are red?", Reading("count", "red mug")),
+        ("How many of the objects are mugs?", Reading("count", "mug")),
+        ("How many glasses are there?", Reading("count", "glass")),
+        ("What is the only object that moves?", Reading("object", "", "moves")),
+        ("Does the mug ever move?", Reading("yes_no", "mug", "moves")),
+        ("Does the mug stay still the whole time?", Reading("yes_no", "mug", "still")),
+        ("Which object was initially on top of the plate?", Reading("object", side="on", anchor="plate", at_end=False)),
+        ("What kind of object does the red one belong to?", Reading("kind", "red object")),
+        ("Which of the two objects moves first?", Reading("object", "", "first")),
+        ("Does the jelly move?", Reading("yes_no", "jelly", "moves")),
+        ("Which object leaves its place?", Reading("object", "", "moves")),
+        ("Which object is left in its place?", Reading("object", "", "still")),
+        ("Out of these objects, which one moves?", Reading("object", "", "moves")),
+        ("Which object happens to be in the bowl?", Reading("object", side="in", anchor="bowl")),
+    ],
+)
+def test_what_only_looks_narrow_is_read(question: str, reading: Reading) -> None:
+    assert read_question(question) == reading
+
+
+def test_singulars() -> None:
+    plurals = "mugs glasses batteries boxes brushes benches vases cookies shoes potatoes knives shelves buses glass cactus duck"
+    singulars = "mug glass battery box brush bench vase cookie shoe potato knife shelf bus glass cactus duck"
+    assert [singular(noun) for noun in plurals.split()] == singulars.split()
 
 
 @given(st.text(max_size=200))
