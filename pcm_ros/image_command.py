@@ -17,6 +17,8 @@ from pcm_ros.tasks.image_generation import Picture, Progress, Request, painter
 from pcm_ros.tasks.image_generation.assembly import Method
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}
+"""Pixels of a side that a format can hold; others hold more than is ever painted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,13 @@ def paint_and_show(request: Request, out: Path, options: Options, as_json: bool 
     shown = Console(stderr=True, emoji=False)
     for path in (out, options.preview):
         if path is not None and path.suffix.lower() not in FORMATS:
-            raise ImageError(f"'{path}' is no picture file; allowed: names that end in {', '.join(FORMATS)}")
+            raise ImageError(f"'{_said(path)}' is no picture file; allowed: names that end in {', '.join(FORMATS)}")
         if path is not None:
             _check_writable(path)
     try:
         with shown.status("loading models"):
             painting = painter(options.method, options.model, options.scheduler, options.experts or None)
+            _check_size(request, painting.model.size, out, options)
             painting.prepare()
         with stop_on_signals() as asked, shown.status("painting") as status:
 
@@ -82,18 +85,40 @@ def _check_writable(path: Path) -> None:
     """Before minutes are spent on what goes there. Raises ImageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(f"'{path}' cannot be written: {error.strerror}; remedy: another --out or --preview") from error
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        what = "it is a folder" if path.is_dir() else "no permission"
-        raise ImageError(f"'{path}' cannot be written: {what}; remedy: another --out or --preview")
+        what = "it is a folder" if path.is_dir() else "" if os.access(path if path.exists() else path.parent, os.W_OK) else "no permission"
+    except OSError as error:  # a name may also be too long
+        raise ImageError(f"'{_said(path)}' cannot be written: {error.strerror}; remedy: another --out or --preview") from error
+    if what:
+        raise ImageError(f"'{_said(path)}' cannot be written: {what}; remedy: another --out or --preview")
+
+
+def _check_size(request: Request, own: int, out: Path, options: Options) -> None:
+    """Whether the formats can hold a picture of this size. own: side of the model's own size, pixels. Raises ImageError."""
+    side = options.scale * max(request.height or own, request.width or own)
+    for path in (out, options.preview):
+        if path is not None and side > (most := LONGEST.get(path.suffix.lower(), side)):
+            raise ImageError(
+                f"'{_said(path)}' would have a side of {side} pixels; allowed: up to {most} in {path.suffix}; "
+                "remedy: a lower --scale, or .png"
+            )
+
+
+def _said(path: Path) -> str:
+    """A path that can be shown: bytes that are no UTF-8 as \\xNN."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write(path: Path, rgb: object, scale: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Not by cv2.imwrite: that ends the process where a path is no UTF-8. Raises ImageError."""
     large = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)  # type: ignore[call-overload]
-    if not cv2.imwrite(str(path), large[..., ::-1]):
-        raise ImageError(f"'{path}' cannot be written")
+    try:
+        made, content = cv2.imencode(path.suffix.lower(), large[..., ::-1])
+        if not made:
+            raise ImageError(f"'{_said(path)}' cannot be written: no {path.suffix} of {large.shape[1]} x {large.shape[0]} pixels")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.tobytes())
+    except (OSError, cv2.error) as error:
+        raise ImageError(f"'{_said(path)}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _show(picture: Picture, out: Path, seconds: float, as_json: bool) -> None:
@@ -111,7 +136,8 @@ def _show(picture: Picture, out: Path, seconds: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**report, "history": picture.history}, indent=1, default=dict))
         return
-    console.print(f"{out}: {picture.image.shape[1]} x {picture.image.shape[0]}, {seconds:.1f} s", soft_wrap=True)
+    size = f"{picture.image.shape[1]} x {picture.image.shape[0]}"
+    console.print(f"{_said(out)}: {size}, {seconds:.1f} s", markup=False, soft_wrap=True)
     for name, energy in picture.energies.items():
         others = [f"{other[name]:.2f}" for other in picture.energies_of_others if name in other]
         told = f", of the others {' '.join(others)}" if others else ""

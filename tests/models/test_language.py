@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -214,6 +215,27 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PCM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelUnavailable, match=r"cannot be written .*remedy: set PCM_CACHE"):
         load_causal(embedded_language_model())
+
+
+def test_a_cache_on_a_disk_that_is_full(folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file may grow beyond a few bytes, so that safetensors fails as it does on a full disk."""
+    model, tokenizer = load_causal(folder("llama"))
+    for content in (model, tokenizer):
+        monkeypatch.setattr(
+            f"transformers.Auto{'ModelForCausalLM' if content is model else 'Tokenizer'}.from_pretrained", lambda *_, c=content, **__: c
+        )
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    monkeypatch.setenv("PCM_CACHE", str(tmp_path / "cache"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(ModelUnavailable, match=r"cannot be written .*remedy: set PCM_CACHE"):
+            load_causal(tmp_path / "model.gguf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "cache").iterdir())
+    assert load_causal(tmp_path / "model.gguf")[0] is model
+    assert [path.name.startswith("model-") for path in (tmp_path / "cache").iterdir()] == [True]
 
 
 class _Trap:

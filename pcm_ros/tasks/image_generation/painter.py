@@ -14,7 +14,7 @@ from torch import Tensor
 from pcm_ros.consensus import Batch, Consensus, Ensemble, Gradient, GradientState, Iteration, QuorumError, Scorer, Stop
 from pcm_ros.models.diffusion import DiffusionModel
 from pcm_ros.tasks.image_generation.generator import DenoisingGenerator
-from pcm_ros.tasks.image_generation.prompt import Prompt, read_prompt
+from pcm_ros.tasks.image_generation.prompt import Prompt, UnusablePrompt, read_prompt
 from pcm_ros.tasks.image_generation.scorers import PromptGuidance
 
 Experts = Callable[[Prompt], Sequence[Scorer]]
@@ -151,6 +151,7 @@ class Painter:
 
         Raises:
             ValueError: the size does not fit the model.
+            UnusablePrompt (a ValueError): a concept is longer than what the model's text encoder reads.
         """
         start = time.monotonic()
         steps = self.iterate(request, deadline, cancelled, start)
@@ -171,6 +172,12 @@ class Painter:
         """A generator of `Progress`, one for each round, that returns the `Picture`. Arguments and errors as `paint`."""
         start = time.monotonic() if start is None else start
         prompt = read_prompt(request.prompt)
+        for concept in (*prompt.wanted, *prompt.avoided):
+            if excess := self.model.excess(concept):
+                tokens = "1 token" if excess == 1 else f"{excess} tokens"
+                raise UnusablePrompt(
+                    f"'{concept}' is {tokens} longer than what the model reads of a concept; remedy: say less, or split it by AND"
+                )
         side = self.model.size
         experts = list(self.experts(prompt))
         guiding = [expert for expert in experts if expert.differentiable] if self.guided else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import cv2
@@ -81,8 +81,9 @@ class ReadingExpert:
 
     E in nats, >= 0: the things of the prompt, each as often as it is asked for, are assigned to regions so that the sum of their nats
     (`RegionReader`) is least; MISSING at most for each, UNASKED for each region that is left, and for each relation softplus of how far the
-    middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there). Two things of
-    which one is on or in the other may be one region too, whose halves are then read apart.
+    middles of the two regions are from it, in units of SOFT of the picture's side (MISSING where one of them is not there); of several
+    alike things the one that is farthest from it counts. Two things of which one is on or in the other may be one region too, whose halves
+    are then read apart.
 
     Wrong where regions are: things that touch are at times one region to the segmenter, and a thing in two parts is two.
 
@@ -107,8 +108,10 @@ class ReadingExpert:
             return MISSING * (len(self._slots) + len(self._prompt.relations))
         costs = self._costs(sight, self._slots)
         energy, place = self._assigned(costs)
-        middles = {self._slots[slot]: sight.middles[0, region] for slot, region in place.items()}
-        least = energy + sum(misplaced(relation, middles) for relation in self._prompt.relations)
+        middles: dict[int, list[npt.NDArray[np.float64]]] = {}
+        for slot, region in place.items():
+            middles.setdefault(self._slots[slot], []).append(sight.middles[0, region])
+        least = energy + sum(self._misplaced(relation, middles) for relation in self._prompt.relations)
         for relation in self._prompt.relations:
             if relation.word in ("on", "in"):
                 least = min(least, self._as_one(sight, costs, relation))
@@ -135,9 +138,38 @@ class ReadingExpert:
         gone = {self._slots.index(thing) for thing in (relation.subject, relation.object)}
         others = [slot for slot in range(len(self._slots)) if slot not in gone]
         energy, place = self._assigned(np.vstack([both, costs[others]]))
-        middles = {self._slots[others[slot - 1]]: sight.middles[0, region] for slot, region in place.items() if slot}
-        middles |= dict.fromkeys((relation.subject, relation.object), sight.middles[0, place[0]]) if 0 in place else {}
-        return energy + sum(misplaced(other, middles) for other in self._prompt.relations if other is not relation)
+        middles: dict[int, list[npt.NDArray[np.float64]]] = {}
+        for slot, region in place.items():
+            for thing in (self._slots[others[slot - 1]],) if slot else (relation.subject, relation.object):
+                middles.setdefault(thing, []).append(sight.middles[0, region])
+        energy += sum(self._misplaced(other, middles) for other in self._prompt.relations if other is not relation)
+        alike = self._prompt.counts[relation.subject] - 1  # those beside the one region have their places too
+        rest = [sight.middles[0, region] for slot, region in place.items() if slot and self._slots[others[slot - 1]] == relation.subject]
+        cost = most_misplaced(relation, {**middles, relation.subject: rest}) if alike else 0.0
+        return energy + max(cost, MISSING if len(rest) < alike else 0.0)
+
+    def _misplaced(self, relation: Relation, middles: Mapping[int, Sequence[npt.NDArray[np.float64]]]) -> float:
+        """`most_misplaced`, and at least MISSING where one of the alike things is not there."""
+        lacking = any(len(middles.get(thing, ())) < self._prompt.counts[thing] for thing in (relation.subject, relation.object))
+        return max(most_misplaced(relation, middles), MISSING if lacking else 0.0)
+
+
+def most_misplaced(relation: Relation, middles: Mapping[int, Sequence[npt.NDArray[np.float64]]]) -> float:
+    """Nats >= 0 that a relation costs where things may be there several times: of the alike thing that is farthest from it. Each has to be
+    left, right, in front of or behind all of the others, but on or in one of them only.
+
+    Args:
+        middles: of things by number, see `misplaced`; MISSING where one has none.
+    """
+    choose = min if relation.word in ("on", "in") else max
+    costs = [
+        choose(
+            (misplaced(relation, {relation.subject: one, relation.object: other}) for other in middles.get(relation.object, ())),
+            default=MISSING,
+        )
+        for one in middles.get(relation.subject, ())
+    ]
+    return max(costs, default=MISSING)
 
 
 def misplaced(relation: Relation, middles: dict[int, npt.NDArray[np.float64]]) -> float:

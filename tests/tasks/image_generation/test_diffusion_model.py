@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_pipelines import make_pipeline
 
+from pcm_ros.models import sentence
 from pcm_ros.models.diffusion import DiffusionModel
 from pcm_ros.models.loading import ModelUnavailable
 
@@ -80,6 +81,34 @@ def test_a_cut_off_file(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelUnavailable, match="unet' cannot be loaded"):
         DiffusionModel(where)
+
+
+def test_a_cut_off_sentence_encoder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tmp_path / "sentence"
+    shutil.copytree(sentence.embedded_folder(), where)
+    weights = next(where.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    monkeypatch.setattr(sentence, "embedded_folder", lambda: where)
+    for make in (lambda: DiffusionModel(folder), sentence.SentenceEncoder):
+        with pytest.raises(ModelUnavailable, match=r"sentence encoder: '.*' can't be loaded .*remedy: reinstall"):
+            make()
+
+
+def test_a_schedule_that_no_solver_makes(folder: Path, tmp_path: Path) -> None:
+    where = copied(folder, tmp_path)
+    path = where / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "sigmoid"}))
+    with pytest.raises(ModelUnavailable, match=r"without size or a schedule that is known \(sigmoid"):
+        DiffusionModel(where)
+
+
+@pytest.mark.parametrize(("text", "longest"), [("CLIPTextModel", 12), ("SentenceTokens", 30)])
+def test_how_much_of_a_text_is_cut_off(tmp_path: Path, text: str, longest: int) -> None:
+    """MiniLM has a token at each end beside those of the words."""
+    model = DiffusionModel(make_pipeline(tmp_path, "", "epsilon", text))
+    assert [model.excess(" ".join(["red"] * count)) for count in (0, 1, longest, longest + 1, longest + 40)] == [0, 0, 0, 1, 40]
+    whole, cut = (model.embed(" ".join(["red"] * longest + more))[0] for more in ([], ["mug"]))
+    assert torch.equal(whole, cut), "what is too much changes nothing"
 
 
 def test_a_pickle_is_not_opened(folder: Path, tmp_path: Path) -> None:

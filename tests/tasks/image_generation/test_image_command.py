@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pcm_ros.cli import app
+from pcm_ros.image_command import FORMATS
+from pcm_ros.tasks.image_generation import Painter
 
 FAST = ["--method", "guidance", "--steps", "3"]
 
@@ -56,6 +61,43 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_painted(folder
             assert "Traceback" not in said
 
 
+def test_a_name_that_looks_like_markup(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run("a red mug", "--out", "a[/b].png", "--model", str(folder), *FAST)
+    assert code == 0, said
+    assert "a[/b].png: 32 x 32" in said and (tmp_path / "a[" / "b].png").is_file()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_name_that_is_no_utf8(folder: Path, tmp_path: Path, suffix: str) -> None:
+    """In a process of its own: cv2.imwrite ends it."""
+    out = os.fsencode(tmp_path) + b"/\xff" + suffix.encode()
+    picture = "numpy.zeros((8, 8, 3), numpy.uint8)"
+    code = f"import numpy, pathlib, sys; from pcm_ros.image_command import _write; _write(pathlib.Path(sys.argv[1]), {picture}, 2)"
+    subprocess.run([sys.executable, "-c", code, out], check=True, timeout=100)
+    read = cv2.imdecode(np.frombuffer(Path(os.fsdecode(out)).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    assert read is not None and read.shape == (16, 16, 3)
+
+
+def test_a_name_that_is_no_utf8_is_told(folder: Path, tmp_path: Path) -> None:
+    code, said = run("a red mug", "--out", os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"), "--model", str(folder), *FAST)
+    assert code == 0, said
+    assert "\\xff.png: 32 x 32" in said
+    code, said = run("a red mug", "--out", os.fsdecode(b"\xff.exe"), "--model", str(folder), *FAST)
+    assert code == 2 and "is no picture file" in said
+
+
+def test_a_side_that_the_format_cannot_hold_is_said_before_anything_is_painted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Painter, "paint", lambda *_: pytest.fail("it was painted"))
+    for option, other in (("--out", "--preview"), ("--preview", "--out")):
+        names = [option, str(tmp_path / "x.webp"), other, str(tmp_path / "x.png")]
+        code, said = run("a red mug", *names, "--model", str(folder), *FAST, "--width", "1024", "--scale", "16")
+        assert code == 2
+        assert "a side of 16384 pixels; allowed: up to 16383 in .webp; remedy: a lower --scale, or .png" in " ".join(said.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -68,6 +110,9 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_painted(folder
         (["a mug", "--method", "magic"], "method is 'magic'"),
         (["a mug", "--experts", "nobody", "--method", "consensus"], "are unknown; allowed"),
         (["a mug", "--model", "/nowhere"], "does not exist; remedy"),
+        (["a mug", "--out", "x" * 300 + ".png"], "cannot be written: File name too long; remedy"),
+        (["a mug and no bowl"], "exclude by AND NOT in capitals"),
+        (["a " + "very " * 30 + "tall mug"], "longer than what the model reads of a concept; remedy: say less"),
     ],
 )
 def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -234,7 +234,7 @@ def test_methods_and_experts_out_of_range(folder: Path) -> None:
         generate(PROMPT, model=folder, method="gradient", experts=["pcm-clip-colors"])
 
 
-LEFT = Relation(0, "left", 1)
+LEFT, ON = Relation(0, "left", 1), Relation(0, "on", 1)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,35 @@ LEFT = Relation(0, "left", 1)
             (1, 1, 1),
             (Relation(0, "in", 1), Relation(2, "behind", 1)),
         ),
+        (
+            "a red mug left of a blue bowl and behind a green block",
+            None,
+            (),
+            ("red mug", "blue bowl", "green block"),
+            (1, 1, 1),
+            (LEFT, Relation(0, "behind", 2)),
+        ),
+        ("a mug on a table and behind a can", None, (), ("mug", "can"), (1, 1), (Relation(0, "behind", 1),)),
+        ("a mug is on a can, and is behind a block", None, (), ("mug", "can", "block"), (1, 1, 1), (ON, Relation(0, "behind", 2))),
+        ("a pair of red mugs", None, (), ("red mug",), (2,), ()),
+        ("two pairs of mugs and a pair of scissors", None, (), ("mug", "scissors"), (4, 1), ()),
+        ("two vases, three glasses and two red boxes", None, (), ("vase", "glass", "red box"), (2, 3, 2), ()),
+        ("a red mug and another red mug", None, (), ("red mug",), (2,), ()),
+        ("a 5 door car", None, (), ("5 door car",), (1,), ()),
+        ("a mug in 1950 style", None, (), ("mug", "1950 style"), (1, 1), (Relation(0, "in", 1),)),
+        ("a mug on the left side of a bowl", None, (), ("mug", "bowl"), (1, 1), (LEFT,)),
+        ("a mug at the left of a bowl", None, (), ("mug", "bowl"), (1, 1), (LEFT,)),
+        ("a mug to the left side of a bowl", None, (), ("mug", "bowl"), (1, 1), (LEFT,)),
+        ("a mug on the left-hand side of a bowl", None, (), ("mug", "bowl"), (1, 1), (LEFT,)),
+        ("the mug is left of the bowl", None, (), ("mug", "bowl"), (1, 1), (LEFT,)),
+        ("two mugs stand directly left of a bowl", None, (), ("mug", "bowl"), (2, 1), (LEFT,)),
+        ("a mug directly behind a bowl", None, (), ("mug", "bowl"), (1, 1), (Relation(0, "behind", 1),)),
+        ("a mug right behind a bowl", None, (), ("mug", "bowl"), (1, 1), (Relation(0, "behind", 1),)),
+        ("a mug in the middle and a bowl in the corner", None, (), ("mug", "bowl"), (1, 1), ()),
+        ("a mug in the foreground", None, (), ("mug",), (1,), ()),
+        ("a mug in the middle of the picture", None, (), ("mug",), (1,), ()),
+        ("a mug and a bowl next to each other", None, (), ("mug", "bowl"), (1, 1), ()),
+        ("a mug to the left and a bowl on the right side", None, (), ("mug", "bowl"), (1, 1), ()),
         ("beauty", None, (), ("beauty",), (1,), ()),
         ("on the table", None, (), ("on the table",), (1,), ()),
     ],
@@ -268,6 +297,53 @@ def test_what_prompts_ask_for(
     relations: tuple[Relation, ...],
 ) -> None:
     assert read_prompt(text) == Prompt(text, wanted or (text,), avoided, things, counts, relations)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "five red mugs",
+        "a dozen mugs",
+        "12 mugs and a bowl",
+        "0 mugs",
+        "twenty-five mugs",
+        "two hundred mugs",
+        "three pairs of mugs",
+        "three mugs and two mugs",
+    ],
+)
+def test_more_alike_things_than_are_counted(text: str) -> None:
+    with pytest.raises(UnusablePrompt, match=r"allowed: 1\.\.4 alike; remedy: ask for fewer"):
+        read_prompt(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a red mug and no bowl", "a mug, not a blue one", "a mug without a bowl", "a mug that isn't red AND a can", "neither mug nor can"],
+)
+def test_negation_in_other_words_than_those_that_are_read(text: str) -> None:
+    with pytest.raises(UnusablePrompt, match="exclude by AND NOT in capitals"):
+        read_prompt(text)
+
+
+@pytest.mark.parametrize("text", ["a red mug beside a knot", "a nut and a note AND NOT a mug without a handle"])
+def test_what_only_looks_like_a_negation(text: str) -> None:
+    assert len(read_prompt(text).things) == 2
+
+
+LONG = (
+    "a red mug with a tall green lid and a thin golden rim and a long curved handle and a small painted flower and an old label on it"
+    " and a broken saucer"
+)
+
+
+@pytest.mark.parametrize("text", [LONG, f"a blue bowl AND NOT {LONG}"])
+def test_a_concept_that_the_model_would_not_read_to_its_end(model: DiffusionModel, text: str) -> None:
+    with pytest.raises(UnusablePrompt, match=r"is \d tokens? longer than what the model reads.*remedy: say less, or split it by AND"):
+        Painter(model, only()).paint(Request(text, steps=2))
+    parts = LONG.split(" and ")
+    split = f"{' and '.join(parts[:3])} AND {' and '.join(parts[3:])}"
+    assert Painter(model, only()).paint(Request(split, steps=2)).complete
 
 
 @given(st.text(max_size=60))

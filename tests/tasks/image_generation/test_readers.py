@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pybullet
@@ -17,7 +18,7 @@ from pcm_ros.sight.things import Region, Sight, Thing, halves
 from pcm_ros.sim.pictures import Placed, pictures, relation
 from pcm_ros.tasks.image_generation.assembly import READERS, experts_for
 from pcm_ros.tasks.image_generation.prompt import Relation, read_prompt
-from pcm_ros.tasks.image_generation.readers import FORESHORTENED, MISSING, misplaced
+from pcm_ros.tasks.image_generation.readers import FORESHORTENED, MISSING, UNASKED, ReadingExpert, misplaced
 
 DIRECTIONS = {"right": 0.0, "front": 90.0, "left": 180.0, "behind": 270.0}  # degrees from x to y, y downwards in the picture
 
@@ -52,6 +53,64 @@ def test_on_is_above_and_in_is_within() -> None:
     below = {1: np.array([0.5, 0.5])}
     assert misplaced(on, {0: over, **below}) < 0.3 < 2 < misplaced(on, {0: beside, **below})
     assert misplaced(within, {0: inside, **below}) < 0.3 < 2 < misplaced(within, {0: beside, **below})
+
+
+class Seen:
+    """Regions of given names at given places, and a reader that knows their names; "mug+can" has a mug above and a can below."""
+
+    def __init__(self, *seen: tuple[str, float, float]) -> None:
+        self.names = [name for name, _, _ in seen]
+        self.sight = self._sight(np.array([[x, y] for _, x, y in seen]))
+        self.halves = self._sight(np.array([[x, y + aside] for aside in (-0.05, 0.05) for _, x, y in seen]))
+
+    @staticmethod
+    def _sight(middles: np.ndarray) -> Sight:
+        count, clip = len(middles), clip_of([np.zeros((16, 16, 3), dtype=np.uint8)], count=1)
+        things = tuple(Thing({0: Region(np.ones((8, 8), dtype=bool), middle, np.zeros(4), np.zeros(3))}) for middle in middles)
+        return Sight(clip, (), things, middles[None], np.zeros(count), np.zeros(count, dtype=np.int64))
+
+    def of(self, picture: np.ndarray) -> Sight:
+        return self.sight
+
+    def halves_of(self, sight: Sight) -> Sight:
+        return self.halves
+
+    def nats(self, sight: Sight, phrases: Sequence[str]) -> torch.Tensor:
+        upper, lower = ([name.split("+")[part] for name in self.names] for part in (0, -1))
+        names = self.names if sight is self.sight else [*upper, *lower]
+        return torch.tensor([[0.0 if name == phrase else 9.0 for phrase in phrases] for name in names])
+
+    def energy(self, prompt: str) -> float:
+        expert = ReadingExpert("reader", self, self, read_prompt(prompt))  # type: ignore[arg-type]
+        batch = Batch(torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64), {"image": torch.zeros(1, 3, 8, 8)})
+        return float(expert.energy(batch, None))
+
+
+def test_a_relation_is_one_of_all_alike_things() -> None:
+    bowl, left, further, right = ("blue bowl", 0.5, 0.5), ("red mug", 0.2, 0.5), ("red mug", 0.1, 0.55), ("red mug", 0.8, 0.5)
+    prompt = "two red mugs left of a blue bowl"
+    assert Seen(left, further, bowl).energy(prompt) < 0.5
+    for seen in ([left, right, bowl], [right, left, bowl], [bowl, left, right]):
+        assert Seen(*seen).energy(prompt) > 3
+    for seen in ([left, right, bowl], [right, left, bowl]):
+        assert Seen(*seen).energy("a blue bowl left of two red mugs") > 3
+    assert Seen(left, bowl).energy(prompt) == pytest.approx(2 * MISSING, abs=0.5), "what is not there is not left of it either"
+
+
+def test_of_several_alike_things_one_carries_it() -> None:
+    """'on' is on one of them; all of those above have to be."""
+    cans, mugs, aside = [("can", 0.2, 0.5), ("can", 0.8, 0.5)], [("mug", 0.2, 0.38), ("mug", 0.8, 0.38)], ("mug", 0.5, 0.5)
+    assert Seen(*mugs, *cans).energy("two mugs on two cans") < 0.5
+    for seen in ([mugs[0], aside], [aside, mugs[0]]):
+        assert Seen(*seen, *cans).energy("two mugs on two cans") > 3
+    assert Seen(("mug+can", 0.2, 0.5), ("mug+can", 0.8, 0.5)).energy("two mugs on two cans") > UNASKED, "only one pair is read apart"
+
+
+def test_alike_things_beside_two_that_are_one_region() -> None:
+    one, near, far = ("mug+can", 0.3, 0.5), ("mug", 0.3, 0.4), ("mug", 0.8, 0.5)
+    assert Seen(one).energy("a mug on a can") < 1.5
+    assert Seen(one, near).energy("two mugs on a can") < 1.5
+    assert Seen(one, far).energy("two mugs on a can") > 4
 
 
 def test_halves_of_a_region() -> None:
