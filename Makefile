@@ -28,10 +28,11 @@ lint: $(VENV)/installed-test
 
 clean:
 	rm -rf build dist runs demo *.egg-info pcm_ros/msg pcm_ros/srv pcm_ros/action pcm_ros/sim pcm_ros/benchmarks pcm_ros/*.so
+	rm -f $(VENV)/installed $(VENV)/installed-test # the next install builds them anew
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 15) else f'pcm_ros needs Python 3.11 to 3.14, {sys.executable} is {sys.version.split()[0]}: set PYTHON=...')"
-	$(PYTHON) -m venv $(VENV)
+	existed=$$(test -e $(VENV) && echo yes); $(PYTHON) -m venv $(VENV) || { test -n "$$existed" || rm -rf $(VENV); exit 1; } # no half of one
 
 $(VENV)/installed: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install -q $(BUILD_REQUIREMENTS)

@@ -261,10 +261,11 @@ def _pooled(records: Sequence[Record], key: str, categories: Sequence[str]) -> l
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Shares, pooled over scenes. `EXPERT.size` is over all questions about size, `EXPERT.size.MEASURE` over those of one measure. Of
-    a scene that raised it is not known how many phrases it had: it counts in `same_objects` and `errors` only."""
+    a scene that raised it is not known how many phrases it had: it counts in `same_objects` and `errors` only. Intervals take a scene's
+    phrases for independent of each other."""
     good = [record for record in records if "error" not in record]
     results = {"same_objects": rate([bool(record.get("matched", False)) for record in records])}
-    names = [key.removesuffix(".right") for record in good[:1] for key in record if key.endswith(".right")]
+    names = dict.fromkeys(key.removesuffix(".right") for record in good for key in record if key.endswith(".right"))
     for name in names:
         for category in CATEGORIES[:-1]:
             if values := _pooled(good, f"{name}.right", [category]):

@@ -254,7 +254,8 @@ def measure_speed(model: LanguageModel, preamble: str, item: Item, beam: int, pr
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Accuracies, the ensemble's differences to each of the others (paired, bootstrap), and speeds."""
+    """Accuracies, the ensemble's differences to each of the others (paired: Newcombe's interval, bootstrap where ties count as parts), and
+    speeds."""
     whole = [record for record in records if "error" not in record]
     results: dict[str, Estimate] = {}
     if whole and "write_seconds" in whole[0]:

@@ -255,6 +255,8 @@ def bench(
         "data": data,
         "contents": [content_digest(path) for path in (data, model) if path is not None and path.exists()],
         "questions_per_clip": 6 if data is None else None,
+        "questions": None if data is None else questions,  # they cut a clip's list
+        "clips": None if clips is None else str(clips.resolve()),
     }
     if data is not None and clips is not None:
         items = read_questions(data, clips, questions)

@@ -229,13 +229,14 @@ def main() -> None:
     position: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0}
     if state.exists():
         position = load_state(state, model, optimiser)
-    saved, log, started = time.time(), (options.work / "log.jsonl").open("a"), time.time() - position["seconds"]
+    earlier = position["seconds"]
+    saved, log, started = time.time(), (options.work / "log.jsonl").open("a"), time.time() - earlier
     losses: list[torch.Tensor] = []
     shown = 0.0
     halfway = False
     for index in range(position["step"], len(plan)):
         examples, step = plan[index]
-        progress = max(index / len(plan), (time.time() - begun) / options.seconds)
+        progress = max(index / len(plan), (earlier + time.time() - begun) / options.seconds)
         last = index + 1 == len(plan) or progress >= 1
         rate = options.rate * min(1.0, (index + 1) / options.warmup)
         rate *= 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -167,11 +167,12 @@ def main() -> None:
                 moments = {m: file.get_tensor(f"{name}.{m}").to(device) for m in ("exp_avg", "exp_avg_sq")}
                 optimiser.state[parameter] = {"step": torch.tensor(float(done), device=device), **moments}
     started = saved = time.time()
+    earlier = before
     shown, halfway = 0.0, False
     losses: list[Tensor] = []
     with (options.work / "log.jsonl").open("a") as log:
         for index in range(done, len(plan)):
-            progress = max(index / len(plan), (time.time() - begun) / options.seconds)
+            progress = max(index / len(plan), (earlier + time.time() - begun) / options.seconds)
             last = index + 1 == len(plan) or progress >= 1
             rate = options.rate * min(1.0, (index + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
             for settings in optimiser.param_groups:

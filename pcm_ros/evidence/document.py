@@ -125,20 +125,30 @@ def typed_command() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of what can change a result; "commit" is that of the source tree, with "+" if it has changes."""
+    """Versions of what can change a result; "commit" is that of the source tree, with "+" if files of it have changes; "unknown" for code
+    that no repository holds."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    source = Path(__file__).parent
     try:
-        commit = _git(source, "rev-parse", "--short=12", "HEAD")
-        versions["commit"] = commit + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no", ".") else "")
+        versions["commit"] = commit_of(Path(__file__))
     except (OSError, subprocess.SubprocessError):
         versions["commit"] = "unknown"
     return versions
+
+
+def commit_of(file: Path) -> str:
+    """The commit of the repository that holds a file, with "+" if any of the repository's files is changed.
+
+    Raises:
+        OSError, subprocess.SubprocessError: there is no git, or no repository holds the file (one in whose folder it lies may not).
+    """
+    root = Path(_git(file.parent, "rev-parse", "--show-toplevel"))
+    _git(root, "ls-files", "--error-unmatch", str(file.resolve()))
+    return _git(root, "rev-parse", "--short=12", "HEAD") + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:

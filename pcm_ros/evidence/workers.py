@@ -191,7 +191,7 @@ def run_on_ray(work: Work, items: Mapping[str, Any], address: str, jobs: int) ->
     try:
         import ray
     except ImportError:
-        remedy = "pip install 'pcm_ros[ray]' (without --ray, --jobs uses processes of this machine)"
+        remedy = "pip install ray (without --ray, --jobs uses processes of this machine)"
         raise BenchError(f"--ray needs the package 'ray': {remedy}") from None
     # on a cluster the hosts have their own installation; workers started here find what this process finds
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}} if address == "local" else {}

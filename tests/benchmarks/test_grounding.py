@@ -56,3 +56,5 @@ def test_results_by_measure() -> None:
     results = summarise([one, two, {"error": "it fell over"}])
     assert (results["ensemble.size"].value, results["ensemble.size"].n) == (pytest.approx(2 / 3), 3)
     assert (results["ensemble.size.size"].value, results["ensemble.size.height"].value) == (1, 0)
+    nothing = {"matched": False, "objects": 3, "perceived": 0}
+    assert summarise([nothing, one, two])["ensemble.size"] == results["ensemble.size"]

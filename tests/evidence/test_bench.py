@@ -151,9 +151,9 @@ def test_what_cannot_be_sent_to_a_process_is_said_at_once(tmp_path: Path) -> Non
         run_bench("b", {}, {"x": 1}, lambda item, _: {}, summarise, tmp_path / "r.json", jobs=2, progress=False)
 
 
-def test_ray_missing_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_missing_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BenchError, match=r"pip install 'pcm_ros\[ray\]'"):
+    with pytest.raises(BenchError, match="pip install ray"):
         bench(tmp_path, 2, ray_address="auto")
 
 
