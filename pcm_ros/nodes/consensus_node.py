@@ -215,6 +215,9 @@ class ConsensusNode(Node):
             self.destroy_publisher(self._markers)
         self._markers = None
 
+    def busy(self) -> bool:
+        return super().busy() or self._one_at_a_time.locked()
+
     def report(self) -> dict[str, str]:
         goal = self._goal
         running = _named(goal.request) if goal is not None else ""

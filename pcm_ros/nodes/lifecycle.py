@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.service import Service
+from rclpy.signals import SignalHandlerOptions
 
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
-_GRACE = 5.0  # seconds that callbacks may take to end with the process: a motion's cancellation goes out within a tenth of one
+_GRACE = 5.0  # seconds that what is under way may take to end with the process
 _PR_SET_PDEATHSIG = 1
 
 
@@ -261,6 +263,10 @@ class Node(LifecycleNode):
         except Exception as error:
             self.get_logger().error(f"cleanup after it failed too: {type(error).__name__}: {error}")
 
+    def busy(self) -> bool:
+        """Whether something is under way that has to end before the process does."""
+        return self.working.locked()
+
     def wait_for_end(self, busy: threading.Lock, seconds: float, what: str) -> None:
         """Wait until nobody holds a lock; for `deactivate`. Not while the process ends, which waits for nothing. Raises RuntimeError."""
         if not self.stopping.is_set():
@@ -311,35 +317,59 @@ def _spin(executor: MultiThreadedExecutor) -> None:
 
 
 def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
-    """Spin a node until SIGINT, SIGTERM or the end of the ROS context, then leave the process with code 0 (2: it could not start)."""
+    """Spin a node until SIGINT, SIGTERM or the end of the ROS context, then leave the process with code 0 (2: it could not start).
+
+    The signals end the context last, not first, as rclpy's own handlers would: what is under way is told to stop and has `_GRACE` seconds
+    for it, in which a motion's cancellation goes out and its end comes back.
+    """
     code = 0
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
     _end_with_launcher()
-    rclpy.init(args=arguments)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: Node | None = None
     executor = MultiThreadedExecutor(num_threads=6)
+    failed: list[Exception] = []
+
+    def spin() -> None:
+        try:
+            _spin(executor)
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            if rclpy.ok():  # else a callback met the context as it went: an end that was asked for
+                failed.append(error)
+
+    spinning = threading.Thread(target=spin, daemon=True)
     try:
         node = make()
         executor.add_node(node)
-        _spin(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        spinning.start()
+        while spinning.is_alive() and not told.wait(0.1):
+            pass
     except (ParameterException, ConfigurationError) as error:
         print(f"cannot start: {error}", file=sys.stderr)
         code = 2
     except Exception:
-        if rclpy.ok():  # else a callback met the context as it went: the end that was asked for
+        if not told.is_set():
             raise
+    if failed:
+        raise failed[0]
     if node is not None:
         node.stopping.set()
+        until = time.monotonic() + _GRACE
+        while node.busy() and time.monotonic() < until and rclpy.ok():
+            time.sleep(0.02)
     try:
         # In a thread: the executor of rclpy joins its own threads however long they take, whatever timeout it is given.
         ending = threading.Thread(target=executor.shutdown, daemon=True)
         ending.start()
-        ending.join(_GRACE)
+        ending.join(1.0)
         if node is not None and node.active:
             node.deactivate()
         rclpy.try_shutdown()
-    except (KeyboardInterrupt, Exception):
+    except Exception:
         traceback.print_exc()  # nothing is left to save; the code says how the work ended, not how the tidying did
     # A user's scorer that hangs would keep its thread, and so the process, alive for ever: all is said and done, leave.
     sys.stdout.flush()

@@ -94,6 +94,9 @@ class SimNode(Node):
             self._cell.close()
             self._cell = None
 
+    def busy(self) -> bool:
+        return super().busy() or self._moving.locked()
+
     def report(self) -> dict[str, str]:
         return {"task": self.value("task"), "moving": str(self._moving.locked()), "views stamped (s)": f"{self._stamp_ns / 1e9:.3f}"}
 
