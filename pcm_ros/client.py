@@ -26,14 +26,8 @@ from rclpy.task import Future
 
 from pcm_ros import msg, srv
 from pcm_ros.action import Manipulate
-from pcm_ros.nodes.conversions import (
-    checked_integer,
-    checked_message,
-    pick_place_from_message,
-    read_goal_picture,
-    relation_message,
-    write_goal_picture,
-)
+from pcm_ros.nodes.checked_messages import checked_integer, checked_message
+from pcm_ros.nodes.conversions import pick_place_from_message, read_goal_picture, relation_message, write_goal_picture
 from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, SentGoal, greeting
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import PickPlace, View

@@ -16,7 +16,7 @@ from rclpy.client import Client
 
 from pcm_ros import msg, srv
 from pcm_ros.client import NotAvailable, RosClient
-from pcm_ros.nodes.conversions import checked_message
+from pcm_ros.nodes.checked_messages import checked_message
 from pcm_ros.nodes.discovery import Repeated
 from pcm_ros.nodes.services.mathematics import Mathematics, solution_of
 from pcm_ros.tasks.mathematics.solver import Solution

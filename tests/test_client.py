@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -16,13 +15,12 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.task import Future
 
 from pcm_ros import client as client_module
 from pcm_ros.action import Manipulate
 from pcm_ros.client import ManipulationClient, NotAvailable, RosClient
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 DOMAIN = domain(90)
 PATIENCE = 20.0
@@ -74,7 +72,7 @@ def server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context, made = Context(), Server()
     rclpy.init(args=[], context=context, domain_id=DOMAIN)
-    node, executor = rclpy.create_node("consensus", context=context), MultiThreadedExecutor(num_threads=4, context=context)
+    node = rclpy.create_node("consensus", context=context)
     group: CallbackGroup = request.param()
     kept = ActionServer(
         node,
@@ -85,18 +83,9 @@ def server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
         cancel_callback=lambda _: CancelResponse.ACCEPT,
         callback_group=group,
     )
-    executor.add_node(node)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield made
-    made.let.set()
-    context.try_shutdown()
-    thread.join()
+    with spinning(node):
+        yield made
+        made.let.set()
     del kept
 
 

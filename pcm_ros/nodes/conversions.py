@@ -7,11 +7,8 @@ hold.
 from __future__ import annotations
 
 import math
-import operator
-import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,44 +52,6 @@ def rows(values: Sequence[float], width: int, field: str, count: int | None = No
         wanted = f"{count} x {width} = {count * width}" if count is not None else f"a multiple of {width}"
         raise InvalidMessage(f"{field} has {numbers.size} numbers; it must have {wanted}")
     return numbers.reshape(-1, width)
-
-
-# --- what users give ------------------------------------------------------------------------------------------------------------------
-
-
-def checked_integer(what: str, value: Any, low: int, high: int) -> int:
-    """The value as an int; NumPy's integers are taken too. Raises TypeError: no integer; ValueError: out of `low` to `high` (included)."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} is {value!r}, of type {type(value).__name__}; allowed: an integer, {low} to {high}") from None
-    if not low <= number <= high:
-        raise ValueError(f"{what} is {number}; allowed: an integer, {low} to {high}")
-    return number
-
-
-def checked_message(kind: Any, interface: str, **fields: Any) -> Any:
-    """A message with these fields. One of a wrong type that is not checked ends the process, in rosidl's C code, when it is sent.
-
-    Args:
-        kind: the message's class. interface: its file, for messages: "SolveMath.srv".
-
-    Raises:
-        TypeError: unknown fields, or values of another type. ValueError: integers out of the range of the field's type.
-    """
-    known = kind.get_fields_and_field_types()
-    if unknown := set(fields) - set(known):
-        raise TypeError(f"{interface} has no {', '.join(sorted(unknown))}; its fields are {', '.join(known)}")
-    for name, value in fields.items():
-        if integer := re.fullmatch(r"(u?)int(\d+)", known[name]):
-            low, high = (0, 2 ** int(integer[2]) - 1) if integer[1] else (-(2 ** (int(integer[2]) - 1)), 2 ** (int(integer[2]) - 1) - 1)
-            fields[name] = checked_integer(f"{interface}: '{name}'", value, low, high)
-        elif known[name] == "double" and isinstance(value, Real) and not isinstance(value, bool):
-            fields[name] = float(value)
-    try:
-        return kind(check_fields=True, **fields)
-    except AssertionError as error:
-        raise TypeError(f"{interface}: {error}") from error
 
 
 # --- time -----------------------------------------------------------------------------------------------------------------------------

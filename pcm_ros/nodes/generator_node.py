@@ -29,7 +29,6 @@ from pcm_ros.tasks.manipulation.scene import Scene
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, WorkcellLimits
 
 KEPT_SCENES = 4
-_CALL_END = 30.0  # seconds that a call may take to end when the node is deactivated
 
 
 class GeneratorNode(Node):
@@ -67,10 +66,6 @@ class GeneratorNode(Node):
         self.offer(srv.Propose, "~/propose", self._propose)
         self.offer(srv.ReadGoalPicture, "~/read_goal_picture", self._read_goal_picture)
 
-    def deactivate(self) -> None:
-        super().deactivate()
-        self.wait_for_end(self.working, _CALL_END, "the call that was under way")
-
     def cleanup(self) -> None:
         super().cleanup()
         if self._views is not None:
@@ -79,9 +74,6 @@ class GeneratorNode(Node):
         self._views = None
         self._perceptions.clear()
         self._scenes.clear()
-
-    def _should_stop(self) -> bool:
-        return self.stopping.is_set() or self.ended.is_set()
 
     def report(self) -> dict[str, str]:
         return {"scenes perceived and kept": str(len(self._scenes))}
@@ -113,7 +105,7 @@ class GeneratorNode(Node):
             )
         timeout, asked = self.value("view_timeout"), zip(views, stamps, strict=True)
         return Observation(
-            tuple(self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self._should_stop) for name, stamp in asked)
+            tuple(self._views.at(name, conversions.nanoseconds_of(stamp), timeout, self.should_stop) for name, stamp in asked)
         )
 
     def _perception_in(self, message: msg.WorkcellLimits) -> Perception:

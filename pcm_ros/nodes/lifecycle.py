@@ -36,6 +36,7 @@ from rclpy.signals import SignalHandlerOptions
 
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
 _GRACE = 5.0  # seconds that what is under way may take to end with the process
+_CALL_END = 30.0  # seconds that a call may take to end when its node is deactivated
 _PR_SET_PDEATHSIG = 1
 
 
@@ -155,11 +156,12 @@ class Node(LifecycleNode):
         """Begin to answer."""
 
     def deactivate(self) -> None:
-        """Stop answering; keep what was loaded."""
+        """Stop answering, wait for the call of the group of long work that is under way, and keep what was loaded. Raises RuntimeError."""
         self.ended.set()
         for service in self._offered:
             self.destroy_service(service)
         self._offered = []
+        self.wait_for_end(self.working, _CALL_END, "the call that was under way")
 
     def cleanup(self) -> None:
         """Undo `configure`, also one that failed half-way; the node may still be active."""
@@ -262,6 +264,10 @@ class Node(LifecycleNode):
             self.cleanup()
         except Exception as error:
             self.get_logger().error(f"cleanup after it failed too: {type(error).__name__}: {error}")
+
+    def should_stop(self) -> bool:
+        """Whether what is under way shall end: the node was deactivated, or the process is to end."""
+        return self.stopping.is_set() or self.ended.is_set()
 
     def busy(self) -> bool:
         """Whether something is under way that has to end before the process does."""

@@ -30,8 +30,6 @@ from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View
 
-_CALL_END = 30.0  # seconds that a call may take to end when the node is deactivated
-
 
 class ScorerNode(Node):
     """A scorer behind a service. Any class with `energy(batch, context)` will do: name it in the parameter `scorer`."""
@@ -64,19 +62,12 @@ class ScorerNode(Node):
         if hasattr(self._scorer, "assess"):
             self.offer(srv.AssessRelation, "~/assess", self._assess)
 
-    def deactivate(self) -> None:
-        super().deactivate()
-        self.wait_for_end(self.working, _CALL_END, "the call that was under way")
-
     def cleanup(self) -> None:
         super().cleanup()
         if self._views is not None:
             self._views.close()
             self.destroy_publisher(self._annotated)
         self._scorer = self._views = self._known = None
-
-    def _should_stop(self) -> bool:
-        return self.stopping.is_set() or self.ended.is_set()
 
     def report(self) -> dict[str, str]:
         stamp = self._views.newest_stamp(self._view) if self._views else 0
@@ -89,7 +80,7 @@ class ScorerNode(Node):
     def _planning_context(self, scene: msg.Scene, relation: Relation, held: tuple[Relation, ...], stamp_ns: int) -> Context:
         """The same Scene and Observation for the same scene and image: what scorers keep for them is found again."""
         assert self._views is not None
-        view = self._views.at(self._view, stamp_ns, self.value("view_timeout"), self._should_stop)
+        view = self._views.at(self._view, stamp_ns, self.value("view_timeout"), self.should_stop)
         if self._known is None or self._known[1] is not view or self._known[0] != scene:
             self._known = (scene, view, Context(relation, held, conversions.scene_from_message(scene), Observation((view,))))
         known = self._known[2]

@@ -77,11 +77,10 @@ class SimNode(Node):
         self.offer(srv.JudgeScene, "~/judge", self._judge)
 
     def deactivate(self) -> None:
-        super().deactivate()
         if self._cell is not None:
             self._timer.cancel()
+        super().deactivate()
         self.wait_for_end(self._busy, _SAFE_END, "the motion that was under way")
-        self.wait_for_end(self.working, _SAFE_END, "the call that was under way")
 
     def cleanup(self) -> None:
         if self._cell is None:

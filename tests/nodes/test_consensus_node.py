@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -19,7 +16,7 @@ from pcm_ros.nodes.consensus_node import ConsensusNode, Video
 from pcm_ros.tasks.manipulation.policy_events import Finished, Observed, Outcome
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import Gripper, Observation, View, WorkcellLimits
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 DOMAIN = domain(91)
 LIMITS = WorkcellLimits(
@@ -43,19 +40,11 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ConsensusN
     (tmp_path / "videos").write_text("in the way")
     words = ["--ros-args", "-p", f"output:={tmp_path / 'videos'}", "-p", "startup_timeout:=0.0"]
     rclpy.init(args=words, domain_id=DOMAIN, signal_handler_options=SignalHandlerOptions.NO)
-    made, executor = ConsensusNode(), MultiThreadedExecutor(num_threads=4)
-    executor.add_node(made)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    threading.Thread(target=spin, daemon=True).start()
-    assert made.trigger_configure() == made.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    yield made
-    made.stopping.set()
-    executor.shutdown(timeout_sec=5)
-    rclpy.try_shutdown()
+    made = ConsensusNode()
+    with spinning(made):
+        assert made.trigger_configure() == made.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        yield made
+        made.stopping.set()
 
 
 def test_a_goal_ends_as_it_does_though_no_video_can_be_made(node: ConsensusNode) -> None:

@@ -18,13 +18,12 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from pcm_ros import srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes import lifecycle
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 DOMAIN, PATIENCE = domain(95), 60.0
 
@@ -35,18 +34,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = Context()
     rclpy.init(args=[], context=context, domain_id=DOMAIN)
-    node, executor = rclpy.create_node("here", context=context), MultiThreadedExecutor(num_threads=4, context=context)
-    executor.add_node(node)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    context.try_shutdown()
-    thread.join()
+    node = rclpy.create_node("here", context=context)
+    with spinning(node):
+        yield node
 
 
 @contextlib.contextmanager

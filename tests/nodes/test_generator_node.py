@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -19,7 +16,7 @@ from pcm_ros.nodes import conversions
 from pcm_ros.nodes.generator_node import GeneratorNode
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import Gripper, Observation, View, WorkcellLimits
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 LIMITS = WorkcellLimits(
     (0.2, -0.4, -0.1), (0.8, 0.4, 0.5), (0.0, 0.0, 0.0), (0.25, 0.75), (0.0, 1.0), (-1.0, 0.0), Gripper("suction", 0.03)
@@ -57,27 +54,18 @@ def test_a_scene_to_which_the_planner_added_what_it_remembers_has_the_images_of_
 def test_a_deactivation_ends_the_wait_for_an_image_and_waits_for_the_call(node: GeneratorNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     node.set_parameters([Parameter("view_timeout", value=60.0), Parameter("grounders", value=["segmenter"])])
-    asking, executor = rclpy.create_node("asking"), MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    executor.add_node(asking)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    client = asking.create_client(srv.PerceiveScene, "/generator/perceive")
-    assert client.wait_for_service(20.0)
-    client.call_async(srv.PerceiveScene.Request(views=["front"], stamps=[conversions.time_message(STAMP)]))
-    deadline = time.monotonic() + 20.0
-    while not node.working.locked():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    started = time.monotonic()
-    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    assert time.monotonic() - started < 20.0
-    assert not node.working.locked()
-    assert "did not arrive" in node.status().message, "the call has ended"
-    executor.shutdown(timeout_sec=5)
+    asking = rclpy.create_node("asking")
+    with spinning(node, asking):
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        client = asking.create_client(srv.PerceiveScene, "/generator/perceive")
+        assert client.wait_for_service(20.0)
+        client.call_async(srv.PerceiveScene.Request(views=["front"], stamps=[conversions.time_message(STAMP)]))
+        deadline = time.monotonic() + 20.0
+        while not node.working.locked():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started = time.monotonic()
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert time.monotonic() - started < 20.0
+        assert not node.working.locked()
+        assert "did not arrive" in node.status().message, "the call has ended"

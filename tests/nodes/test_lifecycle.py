@@ -20,7 +20,7 @@ from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter
 from pcm_ros.nodes.remote import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain
 
 
 class Slow(Node):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import rclpy
 import torch
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
@@ -21,13 +19,13 @@ from scorers_for_tests import Waits
 
 from pcm_ros import msg, srv
 from pcm_ros.consensus import Batch
-from pcm_ros.nodes import conversions, scorer_node
+from pcm_ros.nodes import conversions, lifecycle
 from pcm_ros.nodes.scorer_node import ScorerNode
 from pcm_ros.nodes.views import view_topic
 from pcm_ros.tasks.manipulation.goal import Relation, RelationKind
 from pcm_ros.tasks.manipulation.scene import Scene, SceneObject
 from pcm_ros.tasks.manipulation.workcell import Gripper, View, WorkcellLimits
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 PATIENCE, STAMP = 20.0, 42_000_000_001
 LIMITS = WorkcellLimits(
@@ -73,32 +71,21 @@ def spun(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spun]:
     words = ["--ros-args", "-p", "scorer:=scorers_for_tests:Waits", "-p", "view:=front"]
     rclpy.init(args=words, domain_id=domain(96), signal_handler_options=SignalHandlerOptions.NO)
     node, asking = ScorerNode(), rclpy.create_node("asking", use_global_arguments=False)
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    executor.add_node(asking)
+    with spinning(node, asking) as thread:
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        camera = asking.create_publisher(msg.View, view_topic("front"), qos_profile_sensor_data)
+        depth, turn = np.ones((2, 3), dtype=np.float32), np.array([0.0, 0.0, 0.0, 1.0])
+        view = View("front", np.zeros((2, 3, 3), dtype=np.uint8), depth, np.diag([5.0, 5.0, 1.0]), np.zeros(3), turn, STAMP)
 
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
+        def seen() -> bool:
+            camera.publish(conversions.view_message(view))
+            return node._views is not None and node._views.newest_stamp("front") == STAMP
 
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    camera = asking.create_publisher(msg.View, view_topic("front"), qos_profile_sensor_data)
-    depth, turn = np.ones((2, 3), dtype=np.float32), np.array([0.0, 0.0, 0.0, 1.0])
-    view = View("front", np.zeros((2, 3, 3), dtype=np.uint8), depth, np.diag([5.0, 5.0, 1.0]), np.zeros(3), turn, STAMP)
-
-    def seen() -> bool:
-        camera.publish(conversions.view_message(view))
-        return node._views is not None and node._views.newest_stamp("front") == STAMP
-
-    until(seen)
-    client = asking.create_client(srv.ScoreProposals, "/scorer/score")
-    assert client.wait_for_service(PATIENCE)
-    yield Spun(node, client, thread)
-    Waits.let.set()
-    executor.shutdown(timeout_sec=5)
-    rclpy.try_shutdown()
+        until(seen)
+        client = asking.create_client(srv.ScoreProposals, "/scorer/score")
+        assert client.wait_for_service(PATIENCE)
+        yield Spun(node, client, thread)
+        Waits.let.set()
 
 
 def test_a_deactivation_waits_for_the_call_under_way(spun: Spun) -> None:
@@ -115,7 +102,7 @@ def test_a_deactivation_waits_for_the_call_under_way(spun: Spun) -> None:
 
 
 def test_a_scorer_that_hangs_makes_the_deactivation_fail_in_time_and_say_so(spun: Spun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer_node, "_CALL_END", 0.3)
+    monkeypatch.setattr(lifecycle, "_CALL_END", 0.3)
     spun.ask()
     assert spun.node.trigger_deactivate() == TransitionCallbackReturn.FAILURE
     assert "the call that was under way did not end within 0.3 s" in spun.node.status().message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -23,7 +21,7 @@ from pcm_ros.nodes import conversions
 from pcm_ros.nodes.discovery import ActionClientWhileSpinning, greeting
 from pcm_ros.nodes.sim_node import SimNode
 from pcm_ros.tasks.manipulation.workcell import PickPlace
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 PATIENCE = 60.0
 
@@ -56,25 +54,14 @@ def spun(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SimNode, ActionClien
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init(args=[], domain_id=domain(92), signal_handler_options=SignalHandlerOptions.NO)
     node, other = SimNode(), rclpy.create_node("other")
-    executor = MultiThreadedExecutor(num_threads=6)
-    executor.add_node(node)
-    executor.add_node(other)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    client = ActionClientWhileSpinning(other, ExecutePickPlace, "workcell/execute", callback_group=ReentrantCallbackGroup())
-    assert client.wait_for_server(PATIENCE)
-    known = greeting(client, ExecutePickPlace)
-    until(lambda: known.poll() or known.answer.done())
-    yield node, client
-    node.stopping.set()
-    executor.shutdown(timeout_sec=5)
-    rclpy.try_shutdown()
+    with spinning(node, other, workers=6):
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        client = ActionClientWhileSpinning(other, ExecutePickPlace, "workcell/execute", callback_group=ReentrantCallbackGroup())
+        assert client.wait_for_server(PATIENCE)
+        known = greeting(client, ExecutePickPlace)
+        until(lambda: known.poll() or known.answer.done())
+        yield node, client
+        node.stopping.set()
 
 
 def goal() -> ExecutePickPlace.Goal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
@@ -24,7 +22,7 @@ from pcm_ros.nodes.services.task import Refused, Work
 from pcm_ros.nodes.services.video_qa import MOST_TOPICS, Topics, VideoQuestions, rgb_of
 from pcm_ros.nodes.services_node import ServicesNode
 from tests.models.tiny_language import make_model
-from tests.nodes.domains import domain
+from tests.nodes.spinning import domain, spinning
 
 QUESTION = "Which object moves first?"
 
@@ -127,22 +125,11 @@ def spun(*words: str) -> Iterator[tuple[ServicesNode, Any]]:
     """The services' node with these ROS arguments, and another node of the same process, which hears nothing of them."""
     rclpy.init(args=["--ros-args", "-r", "__node:=serving", "-p", "tasks:=[video_qa]", *words], domain_id=domain(93))
     node, other = ServicesNode(), rclpy.create_node("other", use_global_arguments=False)
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    executor.add_node(other)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    try:
-        yield node, other
-    finally:
-        node.deactivate()
-        executor.shutdown(timeout_sec=5)
-        rclpy.try_shutdown()
+    with spinning(node, other):
+        try:
+            yield node, other
+        finally:
+            node.deactivate()
 
 
 def until(condition: Callable[[], bool]) -> None:
