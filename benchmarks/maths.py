@@ -26,7 +26,8 @@ from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
-from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, final_answer
+from pcm_ros.tasks.mathematics.answers import final_answer
+from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.scorers import Agreement, GeneratorLikelihood

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pcm_ros.models.language import inverted
-from pcm_ros.tasks.mathematics.arithmetic import calculator
+from pcm_ros.tasks.mathematics.equations import calculator
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 MOST_STEPS = 10  # lines before the answer's, where nothing else is said

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, unique
 
-from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, equations, evaluate, results_of, written_number
+from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, written_number
+from pcm_ros.tasks.mathematics.equations import equations, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION
 from training.maths_samples import NEXT_STEPS, right
 

@@ -32,7 +32,9 @@ import torch
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.low_rank import merge_adapter
-from pcm_ros.tasks.mathematics.arithmetic import evaluate, final_answer, results_of
+from pcm_ros.tasks.mathematics.answers import final_answer
+from pcm_ros.tasks.mathematics.arithmetic import evaluate
+from pcm_ros.tasks.mathematics.equations import results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, compact, prompt
 from training.maths_adapter import HELD_OUT
 from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions

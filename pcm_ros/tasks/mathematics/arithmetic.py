@@ -1,4 +1,4 @@
-"""Exact evaluation of the equations in a solution: a grammar over fractions. Nothing of the text is ever run.
+"""Exact evaluation of arithmetic expressions: a grammar over fractions. Nothing of the text is ever run.
 
 Hostile text costs little: expressions longer than 120 characters, exponents above 12 and results of more than 60 digits are refused.
 """
@@ -6,43 +6,19 @@ Hostile text costs little: expressions longer than 120 characters, exponents abo
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lark import Lark, Transformer
 from lark.exceptions import LarkError, VisitError
 
-from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
-
 LONGEST = 120
 LARGEST_EXPONENT = 12
 LARGEST = Fraction(10**60)
-_OPEN = re.compile(r"<<([^<>=\n]*)=$")
-_ROUNDED = re.compile(r"[-–−\s$€£]*[\d.,]+\s*%?")
+DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+"""A pattern of numbers as people write them: 1,000.50, .5."""
 _MOST_DECIMALS = 8
-_LONGEST_SEARCHED = 10_000  # characters of a text in which equations written out are looked for
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-# Letters glued to a number make it one with a unit, 10ml, which only a result may have; the sign of multiplication does not, 3x4.
-_TOKEN = re.compile(
-    rf"""(?P<number>(?:\d+[ ]+\d+/\d+|{_DIGITS})(?:[ ]?%)?(?:(?![.,]?[^\W_])|(?=[xX][ ]*[\d($€£.])))
-    |(?P<glued>{_DIGITS})(?=[^\W\d_])(?![eE][-+]?\d|[xX]\b)
-    |(?P<operator>\*\*|[-–−+*/×·÷^%]|[xX](?=[ ]*[\d($€£.]))
-    |(?P<open>\()|(?P<close>\))|(?P<currency>[$€£])
-    |(?P<equals>(?<![<>!=~])=(?!=))
-    |(?P<word>\w+)|(?P<line>\n)|(?P<other>\S)""",
-    re.VERBOSE,
-)
-_CUTS = frozenset(["of", "times", "plus", "minus", "by", "over", "per", "less", "than"])
-"""Words behind which a number is the operand of an operation that began before it."""
-_GOES_ON = frozenset(["times", "plus", "minus", "divided", "multiplied"])
-"""Words behind a number that make it the first operand of something else."""
-_HAS_OPERATOR = re.compile(r"[\d)%.]\s*(?:[-–−+*/×·÷^xX]|\()")
-_STATED = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?\s*(?:\d+ +\d+/\d+|\d+\s*/\s*\d+|{_DIGITS})\s?%?")
-_LEADING = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?{_DIGITS}")
 
 
 class NoArithmetic(ValueError):
@@ -121,163 +97,8 @@ def evaluate(text: str) -> Fraction:
         raise NoArithmetic(f"'{text}' is no arithmetic expression") from error
 
 
-@dataclass(frozen=True)
-class Equation:
-    """An equation of a solution.
-
-    Attributes:
-        expression, result: its sides as written.
-        value: exact value of the expression; None = it has none.
-        stated: exact value of the result; None = it has none.
-    """
-
-    expression: str
-    result: str
-    value: Fraction | None
-    stated: Fraction | None
-
-    @property
-    def exact(self) -> bool:
-        """Both sides are the same number."""
-        return self.value is not None and self.value == self.stated
-
-    @property
-    def holds(self) -> bool:
-        """Both sides agree to the digits written: 1/3 = 0.33 does, 1/3 = 0.3 too, 10/3 = 3 does; a fraction is exact.
-
-        Half a unit of the last decimal may go either way, 1/32 = 0.0312 and 0.0313; of a whole number it may not: 7/2 = 3 does not hold.
-        """
-        if self.value is None or self.stated is None or not _ROUNDED.fullmatch(self.result):
-            return self.exact
-        written = len(re.sub(r"[^\d.]", "", self.result).partition(".")[2])
-        half = Fraction(1, 2 * 10 ** (written + (2 if "%" in self.result else 0)))
-        distance = abs(self.value - self.stated)
-        return distance < half or (distance == half and written > 0) or self.exact
-
-
-class _Token(NamedTuple):
-    kind: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class _WrittenOut:
-    """An equation without marks: where it stands in the text, and its sides."""
-
-    start: int
-    end: int
-    expression: str
-    result: str
-
-
-def equations(text: str) -> tuple[Equation, ...]:
-    """The equations of a step or a solution: the marked ones, <<48/2=24>>, or, where none is marked, those written out, 48/2 = 24.
-
-    Of those written out only the ones that stand there whole: what a word interrupts (12 eggs - 4 = 8, x + 5 = 12) is none.
-    """
-    pairs = EQUATION.findall(text) or [(found.expression, found.result) for found in _written_out(text)]
-    return tuple(Equation(left.strip(), right.strip(), _value(left), _value(right)) for left, right in pairs)
-
-
-def _written_out(text: str) -> list[_WrittenOut]:
-    """The equations without marks, in order; of a chain, 2 + 3 = 5 + 4 = 9, each link, so that two may share their number."""
-    text = text[:_LONGEST_SEARCHED]
-    tokens = [_Token(str(match.lastgroup), match.start(), match.end()) for match in _TOKEN.finditer(text)]
-    found = []
-    for place, token in enumerate(tokens):
-        if token.kind != "equals":
-            continue
-        left = _left_side(text, tokens, place)
-        if left is None:
-            continue
-        expression = text[left[0].start : left[-1].end]
-        value = _value(expression)
-        right, goes_on = _right_side(text, tokens, place)
-        if value is None or not right or not _HAS_OPERATOR.search(expression):
-            continue
-        begin, end = right[0].start, right[-1].end
-        if goes_on or not _STATED.fullmatch(text[begin:end]):
-            # 2 + 3 = 5 + 4 goes on with the result; 2 * (3 + 4) = 2 * 7 says it in another way, and its own result comes later
-            leading = _LEADING.match(text[begin:end])
-            if leading is None or _value(leading[0]) != value:
-                continue
-            end = begin + leading.end()
-        found.append(_WrittenOut(left[0].start, end, expression, text[begin:end]))
-    return found
-
-
-_ARITHMETIC = frozenset(("number", "operator", "open", "close", "currency"))
-
-
-def _apart(first: _Token, second: _Token) -> bool:
-    """Whether two neighbours are no parts of one expression: two numbers in a row, a number behind a bracket."""
-    return second.kind in ("number", "glued", "currency") and first.kind in ("number", "close")
-
-
-def _left_side(text: str, tokens: Sequence[_Token], place: int) -> list[_Token] | None:
-    """The expression in front of the equals sign at `place`; None if there is none, or only the end of one."""
-    first = place
-    while first > 0 and tokens[first - 1].kind in _ARITHMETIC and not (first < place and _apart(tokens[first - 1], tokens[first])):
-        first -= 1
-    unmatched = 0
-    for row in range(place - 1, first - 1, -1):  # "(3 + 4 = 7)": the bracket is none of the expression
-        unmatched += {"close": 1, "open": -1}.get(tokens[row].kind, 0)
-        if unmatched < 0:
-            first = row + 1
-            break
-    last = place
-    if last > first and _is_bold(text, tokens[last - 1]):
-        last -= 1
-    if first < last and (_is_bold(text, tokens[first]) or _is_bullet(text, tokens, first)):
-        first += 1
-    elif first < last and tokens[first].kind == "operator" and not _is_sign(text, tokens, first):
-        return None  # "12 eggs - 4 = 8"
-    word = text[tokens[first - 1].start : tokens[first - 1].end] if first > 0 else ""
-    if first >= last or word.lower() in _CUTS or word in ("<", ">", "\\", "~"):
-        return None
-    return list(tokens[first:last])
-
-
-def _is_bold(text: str, token: _Token) -> bool:
-    """Whether it is a mark of bold type: "**3 + 4 = 7**", not "2 ** 3"."""
-    spaced_before = token.start == 0 or text[token.start - 1].isspace()
-    spaced_after = token.end == len(text) or text[token.end].isspace()
-    return text[token.start : token.end] == "**" and spaced_before != spaced_after
-
-
-def _is_bullet(text: str, tokens: Sequence[_Token], row: int) -> bool:
-    """Whether the token marks an item of a list: "- 3 + 4 = 7" at the start of a line."""
-    starts = row == 0 or tokens[row - 1].kind == "line"
-    return starts and text[tokens[row].start : tokens[row].end] in "-–*+·" and text[tokens[row].end : tokens[row].end + 1].isspace()
-
-
-def _is_sign(text: str, tokens: Sequence[_Token], row: int) -> bool:
-    """Whether the operator with which an expression begins is the sign of its first number."""
-    alone = row == 0 or tokens[row - 1].kind in ("equals", "line", "other", "open")
-    return alone and text[tokens[row].start : tokens[row].end] in "-–−" and tokens[row].end == tokens[row + 1].start
-
-
-def _right_side(text: str, tokens: Sequence[_Token], place: int) -> tuple[list[_Token], bool]:
-    """The expression behind the equals sign at `place`, an empty list if there is none; whether words go on calculating with it."""
-    side: list[_Token] = []
-    opened, goes_on = 0, False
-    for token in tokens[place + 1 :]:
-        opened += {"open": 1, "close": -1}.get(token.kind, 0)
-        if token.kind == "glued" and not (side and _apart(side[-1], token)):
-            side.append(token)
-            break
-        if token.kind not in _ARITHMETIC or opened < 0 or (side and _apart(side[-1], token)):
-            goes_on = text[token.start : token.end].lower() in _GOES_ON
-            break
-        if side or not _is_bold(text, token):
-            side.append(token)
-    while side and side[-1].kind in ("operator", "open", "currency"):  # "= 24 (in May)", "= 24 - so"
-        side.pop()
-    return side, goes_on
-
-
-def _value(text: str) -> Fraction | None:
+def value_of(text: str) -> Fraction | None:
+    """`evaluate`; None where that raises."""
     try:
         return evaluate(text)
     except NoArithmetic:
@@ -301,99 +122,3 @@ def written_number(value: Fraction) -> str:
     whole, part = divmod(units, 10**decimals)
     digits = f"{whole}.{part:0{decimals}d}".rstrip("0").rstrip(".")
     return f"-{digits}" if value < 0 and units else digits
-
-
-def calculator(line: str) -> str | None:
-    """What comes after the equals sign of a marked equation that was just opened, "24>>"; None if there is none, or it has no value.
-
-    The generator's `filled_in`: the model chooses what to calculate, and this does it (Cobbe et al., arXiv 2110.14168, appendix C).
-    """
-    opened = _OPEN.search(line)
-    value = _value(opened[1]) if opened else None
-    return None if value is None else f"{written_number(value)}>>"
-
-
-def in_notation(solution: str) -> str:
-    """Any solution in the notation that the experts know: equations marked in place, the answer's line last.
-
-    "A: 18" and "**Answer:** 18 eggs" as a last line become "#### 18"; an answer that is stated elsewhere ("so 3 + 4 = 7, and the answer is
-    7") gets such a line. Without any statement of an answer the solution stays without. Equations written out are marked where none is
-    marked; repetitions of marked ones go (`notation.compact`).
-    """
-    text = solution.strip()
-    if not EQUATION.search(text):
-        text = _marked(text)
-    lines = compact(text).splitlines()
-    if lines and (found := _ANSWER_LINE.fullmatch(_plain(lines[-1]).strip())):
-        lines[-1] = f"{ANSWER}{_number_text(found)}"
-    elif lines and not lines[-1].startswith(ANSWER.strip()) and (stated := _statements(text)):
-        lines.append(f"{ANSWER}{stated[-1]}")
-    return "\n".join(lines)
-
-
-def _marked(text: str) -> str:
-    """The text, its equations marked."""
-    parts, place = [], 0
-    for found in _written_out(text):
-        # links of a chain share a number: each gets its own marks
-        parts.append(text[place : found.start] if found.start >= place else " ")
-        parts.append(f"<<{found.expression.strip()}={found.result.strip()}>>")
-        place = found.end
-    return "".join(parts) + text[place:_LONGEST_SEARCHED]
-
-
-def results_of(text: str) -> list[Fraction]:
-    """The results of the equations of a solution, whole or in part, as they are stated; those without a value are left out."""
-    return [equation.stated for equation in equations(text) if equation.stated is not None]
-
-
-_MINUS = str.maketrans("–−", "--")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
-_QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{_DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w))?)"
-_NUMBER = rf"(-?)[ ]*\\?[$€£]?[ ]*(-?)[ ]*({_QUANTITY})"
-_SAID = (
-    r"(?:####|^[ *_]*A:|\b(?:answer|Answer|ANSWER)(?:[ ]+(?:to|for)[ ]+[^\n.:=\d]{1,60}?)?[ *_]*(?:(?:\bis\b|[:=])[ *_]*)+|\\boxed\{)"
-    r"[ *_$(]*(?:\\boxed\{)?"
-)
-_WORKED_OUT = r"(?:<<)?[\d \t.,()$€£%]{1,60}[-+*/x×÷·^][-\d \t.,()$€£%+*/x×÷·^]{1,60}=\s*"
-_STATEMENT = re.compile(rf"{_SAID}\s*(?:{_WORKED_OUT})?{_NUMBER}", re.MULTILINE)
-_ANSWER_LINE = re.compile(
-    rf"[*_]{{0,2}}(?:[^\W\d]+,?[ ])?(?:(?:[Tt]he|[Mm]y|[Oo]ur)[ ])?(?:[Ff]inal[ ])?{_SAID}\s*{_NUMBER}"
-    r"\}?[ ]?(?:\\?%)?[*_$)]{0,4}(?:[ ][^\W\d]+){0,3}[.!]?[*_$)]{0,4}"
-)
-_LAST = re.compile(rf"(?<![\d.])(?:(?<![\w)%.])(-))?[$€£]?(?:(?<=[$€£])(-))?({_QUANTITY})")
-_BOX = "\\boxed{"
-
-
-def _plain(text: str) -> str:
-    """The text with plain signs for minus, and LaTeX's fractions as 1/2."""
-    return _FRACTION.sub(r" \1/\2", text.translate(_MINUS))
-
-
-def _number_text(found: re.Match[str]) -> str:
-    """The number that a match of `_NUMBER` or `_LAST` found, as `evaluate` reads it."""
-    minus, other, digits = found.groups("")[-3:]
-    sign = "-" if minus or other else ""
-    if "e" in digits.lower():
-        value = Fraction(digits.replace(",", ""))
-        digits = str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
-    return sign + digits
-
-
-def _statements(text: str) -> list[str]:
-    """The numbers that a text says to be its answer, in order."""
-    return [_number_text(found) for found in _STATEMENT.finditer(_plain(text))]
-
-
-def final_answer(solution: str) -> Fraction | None:
-    """The number that a solution gives as its answer: after the last "####", "A:", "answer is" or in the last box, else its last number.
-
-    Per cent are not divided by 100 ("50%" is 50). None if there is no number, or only a box with another thing than a number in it.
-    """
-    numbers = _statements(solution)
-    if not numbers:
-        text = _plain(solution)
-        if _BOX in text:
-            return None
-        numbers = [_number_text(found) for found in _LAST.finditer(text)]
-    return _value(numbers[-1]) if numbers else None

@@ -12,7 +12,8 @@ import torch
 from pcm_ros.consensus import Batch, BeamState
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.tasks.mathematics.arithmetic import calculator, evaluate, results_of, written_number
+from pcm_ros.tasks.mathematics.arithmetic import evaluate, written_number
+from pcm_ros.tasks.mathematics.equations import calculator, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of
 from pcm_ros.tasks.mathematics.reading import Outcome, outcome

@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pcm_ros.tasks.mathematics.arithmetic import equations, evaluate, final_answer, results_of
+from pcm_ros.tasks.mathematics.answers import final_answer
+from pcm_ros.tasks.mathematics.arithmetic import evaluate
+from pcm_ros.tasks.mathematics.equations import equations, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 _OPERAND = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?|\.\d+%?")

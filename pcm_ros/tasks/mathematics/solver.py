@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
-from pcm_ros.tasks.mathematics.arithmetic import final_answer, in_notation, written_number
+from pcm_ros.tasks.mathematics.answers import final_answer, in_notation
+from pcm_ros.tasks.mathematics.arithmetic import written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
 from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, OutOfTime, Problem, never, solutions_batch, text_of, texts_of, usual_tokens

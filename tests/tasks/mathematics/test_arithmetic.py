@@ -1,4 +1,4 @@
-"""The arithmetic checker agrees with exact fractions, and hostile text can do nothing to it."""
+"""The arithmetic checker agrees with exact fractions, finds equations in plain text, and hostile text can do nothing to it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcm_ros.tasks.mathematics.arithmetic import (
-    NoArithmetic,
-    calculator,
-    equations,
-    evaluate,
-    final_answer,
-    in_notation,
-    written_number,
-)
+from pcm_ros.tasks.mathematics.answers import final_answer, in_notation
+from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, written_number
+from pcm_ros.tasks.mathematics.equations import calculator, equations
 from training.maths_problems import TEMPLATES, make_problem
 
-STATEMENTS = (
-    "The answer is 36 eggs.",
-    "The answer is 36%.",
-    "Answer: 36",
-    "**Answer: 36**",
-    "**Answer:** 36",
-    "So the final answer is 36",
-    "Therefore, the answer is $\\boxed{36}$.",
-    "\\boxed{36}",
-    "A: 36",
-    "#### 36 eggs",
-)
-"""Last lines that say the answer."""
 numbers = st.one_of(st.integers(0, 10**6), st.decimals(0, 1000, places=2, allow_nan=False))
 
 
@@ -257,74 +238,6 @@ def test_calculator_speaks_when_an_equation_opens() -> None:
     assert calculator("48/2=") is None
     assert calculator("<<48/2") is None
     assert calculator("<<48/0=") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("a <<2+3=5>>\n#### 5", 5),
-        ("#### $1,234.50", Fraction("1234.5")),
-        ("A: 18", 18),
-        ("so the answer is 42.", 42),
-        ("there are 3 dogs and 7 cats", 7),
-        ("#### -3", -3),
-        ("#### -$5", -5),
-        ("#### 1/2", Fraction(1, 2)),
-        ("The answer is 1/3.", Fraction(1, 3)),
-        ("nothing", None),
-        ("#### 3 1/2", Fraction(7, 2)),
-        ("#### −5", -5),
-        ("\\boxed{\\frac{1}{2}}", Fraction(1, 2)),
-        ("The answer is $\\boxed{-3\\frac{1}{2}}$.", Fraction(-7, 2)),
-        ("\\boxed{36\\text{ eggs}}, not 5", 36),
-        ("\\boxed{\\frac{x}{2}}", None),
-        ("10-5", 5),
-        ("-3/4", Fraction(-3, 4)),
-        ("1/2", Fraction(1, 2)),
-        ("-$5", -5),
-        ("$-5", -5),
-        ("she has 3 1/2", Fraction(7, 2)),
-        ("1e3", 1000),
-        ("COVID-19", 19),
-        ("The answer is 50%.", 50),
-        ("**Answer:** 36 eggs, of 40", 36),
-        ("The answer is 3 + 4 = 7 eggs", 7),
-        ("The answer is 7, since 2 + 2 = 4 and 3", 7),
-        ("The answer to the problem is 12. There were 3.", 12),
-        ("To answer 3 questions she needs 4 hours", 4),
-    ],
-)
-def test_final_answer(text: str, answer: Fraction | int | None) -> None:
-    assert final_answer(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("3 + 4 = <<3+4=7>>7 eggs\nA: 7", "<<3+4=7>> eggs\n#### 7"),
-        ("She has 3 + 4 = 7 eggs.\nThe answer is $7.", "She has <<3 + 4=7>> eggs.\n#### 7"),
-        ("<<3+4=7>> eggs\n#### 7", "<<3+4=7>> eggs\n#### 7"),
-        ("seven", "seven"),
-        ("", ""),
-        *((f"<<3*12=36>> eggs\n{line}", "<<3*12=36>> eggs\n#### 36") for line in STATEMENTS),
-        ("<<3+4=7>> eggs, so the answer is 7, not 8.", "<<3+4=7>> eggs, so the answer is 7, not 8.\n#### 7"),
-        ("The answer is 7.\n<<3+4=7>> eggs", "The answer is 7.\n<<3+4=7>> eggs\n#### 7"),
-        ("2 + 3 = 5 + 4 = 9", "<<2 + 3=5>> <<5 + 4=9>>"),
-        ("12 eggs - 4 = 8", "12 eggs - 4 = 8"),
-        ("She has 36 eggs.", "She has 36 eggs."),
-        ("To answer 3 questions she needs 4 hours", "To answer 3 questions she needs 4 hours"),
-        ("What is the answer?", "What is the answer?"),
-    ],
-)
-def test_any_solution_in_notation(text: str, expected: str) -> None:
-    assert in_notation(text) == expected
-    assert in_notation(expected) == expected
-
-
-@given(st.text("0123456789 .,+-*/=<>()$%#\nAx answeri:{}\\boxed", max_size=80))
-def test_solutions_in_notation_stay_as_they_are(text: str) -> None:
-    once = in_notation(text)
-    assert in_notation(once) == once
 
 
 @pytest.mark.parametrize("value", [0.2, 3.75, 24, 0.3333, 16.67, -2.5])

@@ -1,0 +1,79 @@
+"""The answer that a solution states, in the forms in which people and models write it, and solutions in the experts' notation."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of
+from pcm_ros.tasks.mathematics.equations import marked
+from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
+
+_MINUS = str.maketrans("–−", "--")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
+_QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w))?)"
+_NUMBER = rf"(-?)[ ]*\\?[$€£]?[ ]*(-?)[ ]*({_QUANTITY})"
+_SAID = (
+    r"(?:####|^[ *_]*A:|\b(?:answer|Answer|ANSWER)(?:[ ]+(?:to|for)[ ]+[^\n.:=\d]{1,60}?)?[ *_]*(?:(?:\bis\b|[:=])[ *_]*)+|\\boxed\{)"
+    r"[ *_$(]*(?:\\boxed\{)?"
+)
+_WORKED_OUT = r"(?:<<)?[\d \t.,()$€£%]{1,60}[-+*/x×÷·^][-\d \t.,()$€£%+*/x×÷·^]{1,60}=\s*"
+_STATEMENT = re.compile(rf"{_SAID}\s*(?:{_WORKED_OUT})?{_NUMBER}", re.MULTILINE)
+_ANSWER_LINE = re.compile(
+    rf"[*_]{{0,2}}(?:[^\W\d]+,?[ ])?(?:(?:[Tt]he|[Mm]y|[Oo]ur)[ ])?(?:[Ff]inal[ ])?{_SAID}\s*{_NUMBER}"
+    r"\}?[ ]?(?:\\?%)?[*_$)]{0,4}(?:[ ][^\W\d]+){0,3}[.!]?[*_$)]{0,4}"
+)
+_LAST = re.compile(rf"(?<![\d.])(?:(?<![\w)%.])(-))?[$€£]?(?:(?<=[$€£])(-))?({_QUANTITY})")
+_BOX = "\\boxed{"
+
+
+def in_notation(solution: str) -> str:
+    """Any solution in the notation that the experts know: equations marked in place, the answer's line last.
+
+    "A: 18" and "**Answer:** 18 eggs" as a last line become "#### 18"; an answer that is stated elsewhere ("so 3 + 4 = 7, and the answer is
+    7") gets such a line. Without any statement of an answer the solution stays without. Equations written out are marked where none is
+    marked; repetitions of marked ones go (`notation.compact`).
+    """
+    text = solution.strip()
+    if not EQUATION.search(text):
+        text = marked(text)
+    lines = compact(text).splitlines()
+    if lines and (found := _ANSWER_LINE.fullmatch(_plain(lines[-1]).strip())):
+        lines[-1] = f"{ANSWER}{_number_text(found)}"
+    elif lines and not lines[-1].startswith(ANSWER.strip()) and (stated := _statements(text)):
+        lines.append(f"{ANSWER}{stated[-1]}")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """The text with plain signs for minus, and LaTeX's fractions as 1/2."""
+    return _FRACTION.sub(r" \1/\2", text.translate(_MINUS))
+
+
+def _number_text(found: re.Match[str]) -> str:
+    """The number that a match of `_NUMBER` or `_LAST` found, as `evaluate` reads it."""
+    minus, other, digits = found.groups("")[-3:]
+    sign = "-" if minus or other else ""
+    if "e" in digits.lower():
+        value = Fraction(digits.replace(",", ""))
+        digits = str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+    return sign + digits
+
+
+def _statements(text: str) -> list[str]:
+    """The numbers that a text says to be its answer, in order."""
+    return [_number_text(found) for found in _STATEMENT.finditer(_plain(text))]
+
+
+def final_answer(solution: str) -> Fraction | None:
+    """The number that a solution gives as its answer: after the last "####", "A:", "answer is" or in the last box, else its last number.
+
+    Per cent are not divided by 100 ("50%" is 50). None if there is no number, or only a box with another thing than a number in it.
+    """
+    numbers = _statements(solution)
+    if not numbers:
+        text = _plain(solution)
+        if _BOX in text:
+            return None
+        numbers = [_number_text(found) for found in _LAST.finditer(text)]
+    return value_of(numbers[-1]) if numbers else None
