@@ -34,6 +34,8 @@ from pcm_ros.tasks.mathematics.scorers import Agreement, GeneratorLikelihood
 from pcm_ros.tasks.mathematics.solver import Candidate, Solution, Solver, checked_question
 
 MODES = ("select", "solve", "speed")
+MOST_LOTS = 5
+"""So many times beam * proposals plain samples are compared with the consensus, at most."""
 SOURCES = (
     "remedy: GSM8K is at https://github.com/openai/grade-school-math, SVAMP at https://github.com/arkilpatel/SVAMP (both MIT); one JSON "
     "object a line with `question` and `answer` (a number, or a solution that ends in '#### number'); for select also `solutions` (texts) "
@@ -123,9 +125,11 @@ class _Prepared:
         make = functools.partial(StepGenerator, self.generating, preamble=self.preamble)
         self.greedy = Solver(make(1, 1, temperature=0, stop_here=False), [GeneratorLikelihood()], width=1)
         # plain samples: nothing is pruned, and the experts judge what comes of them
-        plain = functools.partial(make, count, 1, by_votes=True, temperature=heat, stop_here=False)
-        self.samples = Solver(plain(), experts, width=count)
-        self.more_samples = Solver(plain(), [Agreement()], width=count)  # that only vote: what experts say of them is not asked
+        plain = functools.partial(make, each=1, by_votes=True, temperature=heat, stop_here=False)
+        self.samples = Solver(plain(count), experts, width=count)
+        # more of them that only vote, in lots of `count`: what experts say of them is not asked
+        most = min(MOST_LOTS, 1 + assembly.MOST_DRAWS // count)
+        self.more_samples = [Solver(plain(count * lots), [Agreement()], width=count * lots) for lots in range(1, most)]
         self.consensus = Solver(make(count, self.proposals, temperature=heat), experts, width=self.beam)
         self.narrow = Solver(make(count, count, temperature=heat), experts, width=1)
 
@@ -167,14 +171,14 @@ def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
     credit = {name: float(is_right(solution.answer, item.answer)) for name, solution in found.items()}
     answers: dict[str, str | None] = {name: solution.answer for name, solution in found.items()}
     cost = {name: (solution.tokens, solution.seconds) for name, solution in found.items()}
-    # as many samples as cost at least what the consensus did, drawn in lots
-    lots: list[Solution] = []
-    while not lots or (sum(lot.tokens for lot in lots) < found["ensemble"].tokens and len(lots) < 5):
-        solver = prepared.more_samples if lots else prepared.samples
-        lots.append(_timed(solver, item.question, prepared.tokens, mixed_seed(item.seed, len(lots) + 1)))
-    cost["majority"] = (sum(lot.tokens for lot in lots), sum(lot.seconds for lot in lots))
-    drawn = len(lots) * prepared.samples.generator.first
-    credit |= of_samples([lot.candidates for lot in lots], item.answer, drawn)
+    # as many samples as cost about what the consensus did or more, as the first lot's cost tells
+    draws = [_timed(prepared.samples, item.question, prepared.tokens, mixed_seed(item.seed, 1))]
+    wanted = math.ceil(found["ensemble"].tokens / max(draws[0].tokens, 1))
+    if (more := min(wanted - 1, len(prepared.more_samples))) > 0:
+        draws.append(_timed(prepared.more_samples[more - 1], item.question, prepared.tokens * more, mixed_seed(item.seed, 2)))
+    cost["majority"] = (sum(each.tokens for each in draws), sum(each.seconds for each in draws))
+    drawn = (1 + max(more, 0)) * prepared.samples.generator.first
+    credit |= of_samples([each.candidates for each in draws], item.answer, drawn)
     return {
         "credit": credit,
         "tokens": {name: count for name, (count, _) in cost.items()},
