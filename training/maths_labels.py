@@ -7,6 +7,7 @@ beginning all of whose results are among that solution's counts as right: it is 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, unique
 
-from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, written_number
-from pcm_ros.tasks.mathematics.equations import equations, results_of
-from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION
+from pcm_ros.tasks.mathematics.arithmetic import written_number
+from pcm_ros.tasks.mathematics.equations import results_of
+from pcm_ros.tasks.mathematics.notation import ANSWER
 from training.maths_samples import NEXT_STEPS, right
 
 
@@ -44,8 +45,8 @@ class Beginning:
 class Sampled:
     """A problem with its samples: (text, how often it was drawn, whether it is right).
 
-    before: what was written when they were drawn; they then are next steps. results: of the equations of a worked solution; empty = none is
-    known.
+    before: what was written when they were drawn; they then are next steps. results: of the equations of a worked solution, in order;
+    empty = none is known.
     """
 
     number: int
@@ -55,7 +56,7 @@ class Sampled:
     held_out: bool
     samples: tuple[tuple[str, int, bool], ...]
     before: str = ""
-    results: frozenset[Fraction] = frozenset()
+    results: tuple[Fraction, ...] = ()
 
     @property
     def steps(self) -> bool:
@@ -73,10 +74,12 @@ def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
         samples = tuple(
             (sample["text"] + "\n" * (ends and not complete(sample["text"])), sample["count"], sample["right"])
             for sample in entry["samples"]
+            if sample["text"]
         )
         if not samples:  # of none of the steps that were drawn could be said whether it is right
             continue
-        results = frozenset(results_of(solutions[entry["index"]])) if solutions and entry["source"] == "gsm8k" else frozenset()
+        known = solutions and entry["source"].startswith("gsm8k")
+        results = tuple(results_of(solutions[entry["index"]])) if known else ()
         before = entry.get("before", "")
         found.append(Sampled(number, entry["source"], entry["question"], entry["answer"], entry["held_out"], samples, before, results))
     return found
@@ -89,19 +92,17 @@ def complete(text: str) -> bool:
 
 def stopped(text: str) -> str | None:
     """A partial solution with its last result as the answer, as the generator proposes it; None if it has none."""
-    for _, result in reversed(EQUATION.findall(text)):  # most often the last one has a value, and no other need be read
-        try:
-            return f"{text}{ANSWER}{written_number(evaluate(result))}"
-        except NoArithmetic:
-            continue
-    results = [] if EQUATION.search(text) else [equation.stated for equation in equations(text) if equation.stated is not None]
-    return f"{text}{ANSWER}{written_number(results[-1])}" if results else None
+    for line in reversed(text.splitlines()):
+        if results := results_of(line):
+            return f"{text.removesuffix(chr(10))}\n{ANSWER}{written_number(results[-1])}"
+    return None
 
 
 def shares_right(problem: Sampled) -> dict[str, tuple[float, int]]:
     """Every beginning of the samples, in whole lines: the share of the samples that begin so that were right, and how many these are.
 
-    The share of a partial solution whose results are all among the worked solution's is 1. Of next steps: each, behind what was written.
+    The share of a beginning whose results the worked solution has too, each as often, is 1, but for whole samples, which are as right as
+    their answers. Of next steps: each, behind what was written.
     """
     if problem.steps:
         return {problem.before + text: (float(good), count) for text, count, good in problem.samples}
@@ -112,9 +113,8 @@ def shares_right(problem: Sampled) -> dict[str, tuple[float, int]]:
             counts = tally.setdefault("".join(lines[:end]), [0, 0])
             counts[0] += count
             counts[1] += count * good
-    on_the_way = {
-        text for text in tally if problem.results and not complete(text) and (got := results_of(text)) and problem.results.issuperset(got)
-    }
+    whole, worked = {text for text, _, _ in problem.samples}, Counter(problem.results)
+    on_the_way = {text for text in tally if text not in whole and (got := Counter(results_of(text))) and got <= worked}
     return {text: (1.0 if text in on_the_way else good / count, count) for text, (count, good) in tally.items()}
 
 

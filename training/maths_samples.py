@@ -9,7 +9,7 @@ used by two processes (`--part 1/2`, `--part 2/2`), whose files are then joined 
 
 With `--next-steps` only one step is drawn, behind a beginning of the problem's worked solution (`before` in the file): where whole samples
 of hard problems are nearly all wrong, of these steps many are right, and right and wrong ones differ in nothing else. Right: its
-results are among those of the worked solution and not all met before; an answer: it is the problem's. Steps without a result are left out.
+results are among those that the worked solution still has to come to; an answer: it is the problem's. Steps without a result are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -88,9 +88,9 @@ def right_step(step: str, before: str, worked: str) -> bool | None:
     """Whether a step leads on from a beginning of a worked solution to its answer; None = it has no result to judge by."""
     if step.startswith(ANSWER.strip()):
         return right(step, worked.rpartition(ANSWER.strip())[2].strip())
-    if not (results := set(results_of(step))):
+    if not (results := Counter(results_of(step))):
         return None
-    return results <= set(results_of(worked)) and not results <= set(results_of(before))
+    return results <= Counter(results_of(worked)) - Counter(results_of(before))  # two steps may come to the same number
 
 
 def begun(problem: Labelled, worked: str, rng: np.random.Generator) -> Labelled:
@@ -110,7 +110,7 @@ def line_of(problem: Labelled, found: Solutions, judged: Callable[[str], bool | 
             "tokens": found.scores[text][1],
         }
         for text, count in found.counts.items()
-        if (verdict := judged(text)) is not None
+        if text and (verdict := judged(text)) is not None
     ]
     return asdict(problem) | {"samples": samples}
 

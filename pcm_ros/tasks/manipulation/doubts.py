@@ -93,7 +93,8 @@ class Doubts:
         opening = 100 * context.scene.limits.gripper.max_opening
         return (
             f"the gripper cannot take '{context.relation.subject}', which is {short:.1f} x {long:.1f} cm and {height:.1f} cm high: wider "
-            f"than it opens ({opening:.1f} cm), out of reach, or too close to something else"
+            f"than it opens ({opening:.1f} cm), lower than about 2 cm, out of reach, cut by the workspace's border, or too close to "
+            "something else"
         )
 
     def of_plan(self, context: Context, last: Iteration, now: Situation, fell: bool) -> str | None:

@@ -71,8 +71,9 @@ class PickPlaceGenerator:
         graspable = plan_grasps(world).graspable(world.count) if world.count else torch.zeros(0, dtype=torch.bool)
         if not graspable.any():
             raise NothingToGrasp(
-                f"none of the {world.count} objects in the scene can be grasped: wider than the gripper opens, too close together, or "
-                "out of reach. Remedy: move them apart or into reach, or check limits.gripper and limits.reach."
+                f"none of the {world.count} objects in the scene can be grasped: wider than the gripper opens, lower than "
+                "about 2 cm, too close together, cut by the workspace's border, or out of reach. Remedy: move them apart or into reach, or "
+                "check limits.gripper, limits.reach and the workspace."
             )
         count, prior = self.config.count, graspable.double() / graspable.sum()
         learnt = None if state is None else _object_probability(state, graspable)

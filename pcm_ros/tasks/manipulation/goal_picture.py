@@ -166,8 +166,12 @@ class _Margins:
     """How clearly relations hold between the objects of a scene as it is."""
 
     def __init__(self, scene: Scene) -> None:
-        still = WorldModel(scene).predict_scene(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.float64))
-        self.ground, self.bottom, self.size = still.ground[0], still.bottom[0] - scene.table_height, still.size[0]
+        world = WorldModel(scene)
+        still = world.predict_scene(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.float64))
+        # As far as each is seen: what rests on something, though where they touch is hidden, does not stand on the table.
+        seen = torch.tensor([footprint.seen_bottom for footprint in world.heights.footprints], dtype=torch.float64)
+        self.ground, self.bottom, self.size = still.ground[0], seen - scene.table_height, still.size[0].clone()
+        self.size[:, 2] -= seen - still.bottom[0]
 
     def of(self, kind: RelationKind, subject: int, reference: int) -> float:
         height, size = self.bottom[subject] - self.bottom[reference], self.size[reference]

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pcm_ros.tasks.manipulation.height_field import HeightField
-from pcm_ros.tasks.manipulation.scene import Points
+from pcm_ros.tasks.manipulation.scene import SEEN_AROUND, Points
 from pcm_ros.tasks.manipulation.workcell import Array, Gripper
 from pcm_ros.tasks.manipulation.world_model import WorldModel, thin, turned
 
@@ -34,6 +34,8 @@ LEAST_CLEARANCE = 0.004
 RELEASE_ROOM = 0.006
 # Cells under a finger that may be higher than its tip: noise.
 STRAY_CELLS = 1
+# A point so close to where perception stops looking, metres, says that the object goes on there.
+CUT_WITHIN = 0.006
 SAMPLE_STEP = 0.004
 PALM_STEP = 0.012
 # A closing axis off by this angle (radians) has lost about two thirds of its worth: the object would turn in the hand.
@@ -86,9 +88,10 @@ def finger_cells(gripper: Gripper, width: Tensor, grow: float = 0.0, step: float
         width: (N,) metres between the fingers. grow: metres added to each outer side.
     """
     if gripper.kind == "suction":
-        axis = torch.arange(-gripper.max_opening / 2 - grow, gripper.max_opening / 2 + grow + 1e-9, step)
+        radius = gripper.max_opening / 2 + grow
+        axis = torch.linspace(-radius, radius, 2 * max(1, round(radius / step)) + 1)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
-        return grid[grid.norm(dim=1) <= gripper.max_opening / 2 + grow].expand(len(width), -1, -1)
+        return grid[grid.norm(dim=1) <= radius + 1e-6].expand(len(width), -1, -1)
     along = _spread(0.0, gripper.finger_thickness + grow, step)
     across = _spread(-gripper.finger_width / 2 - grow, gripper.finger_width / 2 + grow, step)
     grid = torch.stack(torch.meshgrid(along, across, indexing="ij"), dim=-1).reshape(-1, 2)
@@ -142,7 +145,9 @@ def plan_grasps(world: WorldModel) -> Grasps:
     gripper = world.scene.limits.gripper
     found = []
     for number in range(world.count):
-        if gripper.kind == "suction":
+        if _cut(world, number):
+            pick, quality = np.zeros((0, 5)), np.zeros(0)
+        elif gripper.kind == "suction":
             pick, quality = _suction_grasps(world, number)
         else:
             pick, quality = _finger_grasps(world, number)
@@ -159,6 +164,14 @@ def _reachable(world: WorldModel, pick: Array) -> Array:
     limits = world.scene.limits
     distance = np.hypot(pick[:, 0] - limits.base_position[0], pick[:, 1] - limits.base_position[1])
     return ((distance >= limits.reach[0]) & (distance <= limits.reach[1])).astype(np.float64)
+
+
+def _cut(world: WorldModel, number: int) -> bool:
+    """Whether the object goes on beyond what perception looks at: nobody knows how large it is, or what the fingers would meet."""
+    points, limits = world.scene.objects[number].points, world.scene.limits
+    low = np.subtract(limits.workspace_min, (SEEN_AROUND, SEEN_AROUND, np.inf)) + CUT_WITHIN
+    high = np.add(limits.workspace_max, (SEEN_AROUND, SEEN_AROUND, 0.0)) - CUT_WITHIN
+    return int(((points < low) | (points > high)).any(axis=1).sum()) > STRAY_CELLS
 
 
 def _finger_grasps(world: WorldModel, number: int) -> tuple[Array, Array]:

@@ -46,12 +46,14 @@ class Footprint:
     Attributes:
         samples: (S, 3) float32 x, y relative to the object's centre and the underside's height above its lowest point, metres; S is
             FOOTPRINT_SAMPLES, evenly spread over the silhouette.
-        bottom: world height of its lowest point, metres.
+        bottom: world height of its lowest point, metres: what nothing is seen to carry stands on the table.
+        seen_bottom: the same as far as it was seen, which may be higher.
         low_hull: (X, Y) bool, cells of the grid under which the object stands.
     """
 
     samples: Points
     bottom: float
+    seen_bottom: float
     low_hull: npt.NDArray[np.bool_]
 
 
@@ -115,9 +117,10 @@ def build_height_field(scene: Scene, cell: float = CELL) -> HeightField:
         own[number] = _surface(points, spacing[number], low, cell, shape, scene.table_height)
     footprints = []
     for number, thing in enumerate(scene.objects):
-        others = np.delete(own, number, axis=0).max(axis=0, initial=scene.table_height)
-        footprint = _footprint(thing, kept[number], others, low, cell, scene.table_height)
-        footprints.append(footprint)
+        # What lies on it is not beneath it.
+        others = np.delete(np.where(own < own[number] - 1e-3, own, -np.inf), number, axis=0).max(axis=0, initial=scene.table_height)
+        footprints.append(_footprint(thing, kept[number], others, low, cell, scene.table_height))
+    for number, footprint in enumerate(footprints):
         # Where it stands there is material even if it was not seen: a floor of at least a few millimetres.
         own[number] = np.where(footprint.low_hull, np.maximum(own[number], footprint.bottom + 0.004), own[number])
     rest = np.full((count + 1, *shape), scene.table_height, dtype=np.float32)
@@ -141,7 +144,9 @@ def _surface(points: Points, spacing: float, low: Array, cell: float, shape: tup
     last = np.minimum(index.max(axis=0) + reach + 2, shape)
     crop = np.full(tuple(last - first), table - 1.0, dtype=np.float32)
     np.maximum.at(crop, tuple((index - first).T), points[inside, 2])
-    crop = cast(Grid, cv2.morphologyEx(crop, cv2.MORPH_CLOSE, kernel))
+    # An even kernel has no middle: what dilating shifts to one side, eroding must shift back (MORPH_CLOSE does not).
+    back = reach - (reach + 1) // 2
+    crop = cast(Grid, cv2.erode(cv2.dilate(crop, kernel), kernel, anchor=(back, back)))
     grid[first[0] : last[0], first[1] : last[1]] = np.where(crop > table - 0.5, crop, -np.inf)
     return grid
 
@@ -163,9 +168,11 @@ def _footprint(thing: SceneObject, points: Points, others: Grid, low: Array, cel
     under = others[_filled_hull(stack, low, cell, others.shape)]
     beneath = float(np.percentile(under, 90)) if len(under) else table
     if beneath > table + 0.01 and abs(bottom - beneath) < STANDS_WITHIN:
-        bottom = beneath
+        seen_bottom = bottom = beneath
     elif bottom < table + STANDS_WITHIN:
-        bottom = table
+        seen_bottom = bottom = table
+    else:
+        seen_bottom, bottom = bottom, bottom if beneath > table + 0.01 else table
     underside = np.full(others.shape, np.inf, dtype=np.float32)
     levels = [0.010, 0.015, 0.020, 0.030, 0.040, 0.060, 0.080, 0.120, 10.0]
     low_hull = np.zeros(others.shape, dtype=bool)
@@ -191,4 +198,4 @@ def _footprint(thing: SceneObject, points: Points, others: Grid, low: Array, cel
     i, j = i[chosen], j[chosen]
     offsets = np.where(np.isfinite(underside[i, j]), underside[i, j], 0)
     samples = np.stack([low[0] + i * cell - thing.center[0], low[1] + j * cell - thing.center[1], offsets], axis=1)
-    return Footprint(samples.astype(np.float32), bottom, low_hull)
+    return Footprint(samples.astype(np.float32), bottom, seen_bottom, low_hull)

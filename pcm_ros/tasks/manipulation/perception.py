@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pcm_ros.tasks.manipulation.grounding import Grounder, regions_of
-from pcm_ros.tasks.manipulation.scene import Scene, SceneObject, inside
+from pcm_ros.tasks.manipulation.scene import SEEN_AROUND, Scene, SceneObject, inside
 from pcm_ros.tasks.manipulation.vision import SideBySide, Vision
 from pcm_ros.tasks.manipulation.workcell import InvalidObservation, Observation, View, WorkcellLimits
 from pcm_ros.tasks.manipulation.world_model import WorldModel, keep
@@ -33,9 +33,10 @@ class PerceptionConfig:
 
     Attributes:
         voxel: edge of a fusion voxel. clearance: points lower than this above the table are the table.
-        neighbour: voxels nearer than this touch. vote_scale / embedding_scale: differences of voted centre and of embedding (1 - cosine)
-            that count as one unit; parts further apart than `split` units (average linkage) may be different objects, and are if the gap
-            between them is `separation` times their spread or their embeddings differ by `unlike` units.
+        neighbour: voxels nearer than this, or than two pixels, touch.
+        vote_scale / embedding_scale: differences of voted centre and of embedding (1 - cosine) that count as one unit.
+        split: parts further apart than so many units (average linkage) may be different objects, and are if the gap between them is
+            `separation` times their spread or their embeddings differ by `unlike` units.
         majority: voxels around one that say to which of two touching objects it belongs.
         least_voxels: smaller regions are noise. least_objectness: regions below are background.
         most_objects / most_points: bounds on work.
@@ -58,16 +59,18 @@ class PerceptionConfig:
 
 @dataclass(frozen=True)
 class _Voxels:
-    """Fused voxels: points (P, 3), colours (P, 3), embeddings (P, D) unit, voted centres (P, 3), objectness (P,)."""
+    """Fused voxels: points (P, 3), colours (P, 3), embeddings (P, D) unit, voted centres (P, 3), objectness (P,), and the size (P,) of the
+    pixels that saw them, metres."""
 
     points: npt.NDArray[np.float32]
     colors: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
     center: npt.NDArray[np.float32]
     objectness: npt.NDArray[np.float32]
+    pitch: npt.NDArray[np.float32]
 
     def take(self, index: npt.NDArray[np.int64]) -> _Voxels:
-        return _Voxels(self.points[index], self.colors[index], self.embedding[index], self.center[index], self.objectness[index])
+        return _Voxels(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 class Perception:
@@ -107,9 +110,10 @@ class Perception:
         for group in groups:
             assert voxels is not None
             part = voxels.take(group)
-            if float(part.objectness.mean()) >= self._config.least_objectness:
-                keep = _thin(len(part.points), self._config.most_points)
-                objects.append(SceneObject(part.points[keep], np.clip(part.colors[keep], 0, 255).astype(np.uint8)))
+            within = inside(part.points.mean(axis=0)[None, :2], self._limits.workspace_min[:2], self._limits.workspace_max[:2])[0]
+            if within and float(part.objectness.mean()) >= self._config.least_objectness:
+                chosen = _thin(len(part.points), self._config.most_points)
+                objects.append(SceneObject(part.points[chosen], np.clip(part.colors[chosen], 0, 255).astype(np.uint8)))
         objects.sort(key=lambda thing: -len(thing.points))
         objects = sorted(objects[: self._config.most_objects], key=lambda thing: tuple(np.round(thing.center, 3)))
         scene = Scene(tuple(objects), table, self._limits, observation.stamp_ns)
@@ -118,6 +122,8 @@ class Perception:
     def _fuse(self, observation: Observation, table: float) -> _Voxels | None:
         low, high = np.asarray(self._limits.workspace_min, dtype=np.float64), np.asarray(self._limits.workspace_max, dtype=np.float64)
         low[2] = table + self._config.clearance
+        low[:2] -= SEEN_AROUND  # what stands at the border is seen whole
+        high[:2] += SEEN_AROUND
 
         def look(view: View) -> npt.NDArray[np.float32] | None:
             points = view.points()
@@ -134,6 +140,7 @@ class Perception:
                     view.rgb[rows, cols].astype(np.float32),
                     flat + vote.astype(np.float32),
                     features.objectness.flatten().numpy()[cell][:, None],
+                    (view.depth[rows, cols] / view.intrinsics[0, 0])[:, None],
                     features.embedding.flatten(1).numpy()[:, cell].T,
                 ],
                 axis=1,
@@ -154,14 +161,16 @@ class Perception:
             @ stacked
         )
         mean: npt.NDArray[np.float32] = (np.asarray(sums) / counts[:, None]).astype(np.float32)
-        embedding = mean[:, 10:]
+        embedding = mean[:, 11:]
         embedding = (embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)).astype(np.float32)
-        return _Voxels(mean[:, :3], mean[:, 3:6], embedding, mean[:, 6:9], mean[:, 9])
+        return _Voxels(mean[:, :3], mean[:, 3:6], embedding, mean[:, 6:9], mean[:, 9], mean[:, 10])
 
     def _split(self, voxels: _Voxels) -> list[npt.NDArray[np.int64]]:
         """Index groups, one an object: touching voxels first, then parts of differing votes and embeddings."""
         tree = cKDTree(voxels.points)
-        pairs = tree.query_pairs(self._config.neighbour, output_type="ndarray")
+        # A coarse or distant camera sees points that lie farther apart.
+        neighbour = max(self._config.neighbour, 2 * float(np.median(voxels.pitch)))
+        pairs = tree.query_pairs(neighbour, output_type="ndarray")
         graph = coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(voxels.points),) * 2)
         count, label = connected_components(graph, directed=False)
         groups: list[npt.NDArray[np.int64]] = []
@@ -197,6 +206,8 @@ class Perception:
             if solid.all() or not solid.any():
                 break
             centers = centers[solid]
+        if not solid.any():
+            return [members]
         return [members[nearest == c] for c in range(len(centers)) if (nearest == c).sum() >= config.least_voxels]
 
     def _labelled(self, scene: Scene, observation: Observation) -> Scene:

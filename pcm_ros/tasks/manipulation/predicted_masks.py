@@ -127,9 +127,11 @@ def make_static(world: WorldModel, view: View, stride: int) -> StaticView:
     shape = depth.shape
     layers = np.full((world.count, *shape), np.inf, dtype=np.float32)
     reach, steps = _splat(world, view, stride)
+    in_picture = np.zeros(world.count)
     for number in range(world.count):
         points = world.cloud[0][number].numpy() + world.centers[number].numpy()
         u, v, z = (value[0].numpy() for value in _reduced_pixels(view, stride, torch.from_numpy(points.astype(np.float32))[None]))
+        in_picture[number] = ((u >= 0) & (u <= shape[1] - 1) & (v >= 0) & (v <= shape[0] - 1) & (z > 0.01)).mean()
         for du, dv in steps:
             column, row = np.floor(u).astype(np.int64) + du, np.floor(v).astype(np.int64) + dv
             good = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0]) & (z > 0.01)
@@ -151,7 +153,7 @@ def make_static(world: WorldModel, view: View, stride: int) -> StaticView:
     pixel = torch.from_numpy(np.stack([uu, vv], axis=-1).reshape(-1, 2).astype(np.float32))
     whole = np.isfinite(layers).sum(axis=(1, 2))
     seen = np.array([np.count_nonzero((labels == number) & np.isfinite(layers[number])) for number in range(world.count)])
-    shown = torch.from_numpy(np.minimum(seen / np.maximum(whole, 1), 1.0).astype(np.float64).reshape(-1))
+    shown = torch.from_numpy((in_picture * np.minimum(seen / np.maximum(whole, 1), 1.0)).astype(np.float64).reshape(-1))
     return StaticView(stride, torch.from_numpy(depths), torch.from_numpy(masks), pixel, shown)
 
 

@@ -92,7 +92,10 @@ def without_object(world: WorldModel, name: str, category: int) -> PredictedView
     """The view `name` if object `category` were not there."""
     view, labels = world.view(name), world.labels(name)
     kernel = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
-    hole = cv2.dilate((labels == category).astype(np.uint8), kernel).astype(bool) & ((labels < 0) | (labels == category))
+    own = labels == category
+    # Where its surface returned no depth (gloss, black print) its pixels belong to nothing, and yet they are its own.
+    own |= _enclosed(own) & (labels < 0) & ~view.valid_depth
+    hole = cv2.dilate(own.astype(np.uint8), kernel).astype(bool) & ((labels < 0) | own)
     rows, columns = np.arange(view.depth.shape[0]), np.arange(view.depth.shape[1])
     table = plane_depth(view, rows, columns, world.scene.table_height)
     rgb, unknown = _table_from_others(world, name, hole, table)

@@ -15,6 +15,10 @@ from pcm_ros.tasks.manipulation.workcell import Array, WorkcellLimits
 Points = npt.NDArray[np.float32]
 
 
+SEEN_AROUND = 0.03
+"""Perception looks so far beyond the sides of the workspace, metres; what has its middle outside is none of its objects."""
+
+
 def inside(points: Points, low: npt.ArrayLike, high: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """(P,) which of the points (P, 3) lie in a box, (3,) low < point < high; NaN does not. By column: far quicker than by row."""
     found = np.ones(len(points), dtype=bool)
@@ -29,7 +33,7 @@ class SceneObject:
     """One segmented object.
 
     Attributes:
-        points: (P, 3) float32 world metres, seen surface, fused over views, P >= 1, thinned to a few hundred.
+        points: (P, 3) float32 world metres, seen surface, fused over views, P >= 1, thinned to a few thousand.
         colors: (P, 3) uint8 red, green, blue of the points.
         label: what perception would call it ("red mug"); for people only: phrases are grounded by the scorers.
         label_confidence: 0..1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of
+from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of, written_number
 from pcm_ros.tasks.mathematics.equations import marked
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
@@ -25,24 +25,43 @@ _ANSWER_LINE = re.compile(
 )
 _LAST = re.compile(rf"(?<![\d.])(?:(?<![\w)%.])(-))?[$€£]?(?:(?<=[$€£])(-))?({_QUANTITY})")
 _BOX = "\\boxed{"
+_NOISE = Fraction(1, 10**9)
+"""What a computer's rounding makes of a number, at most."""
+_DECIMALS = re.compile(r"-?\d*\.\d+")
+_MANY_DECIMALS = re.compile(r"(?<![\w.])\d*\.\d{9,}(?!\w)")
 
 
 def in_notation(solution: str) -> str:
     """Any solution in the notation that the experts know: equations marked in place, the answer's line last.
 
     "A: 18" and "**Answer:** 18 eggs" as a last line become "#### 18"; an answer that is stated elsewhere ("so 3 + 4 = 7, and the answer is
-    7") gets such a line. Without any statement of an answer the solution stays without. Equations written out are marked where none is
-    marked; repetitions of marked ones go (`notation.compact`).
+    7") gets such a line. Without any statement of an answer the solution stays without. Equations written out are marked in lines that
+    have none marked; repetitions of marked ones go (`notation.compact`), and so do a computer's decimals: 17/8.5 = 2.0, 1.6666666666666667.
     """
-    text = solution.strip()
-    if not EQUATION.search(text):
-        text = marked(text)
-    lines = compact(text).splitlines()
+    text = marked(solution.strip())
+    lines = EQUATION.sub(_shortened, compact(text)).splitlines()
     if lines and (found := _ANSWER_LINE.fullmatch(_plain(lines[-1]).strip())):
         lines[-1] = f"{ANSWER}{_number_text(found)}"
     elif lines and not lines[-1].startswith(ANSWER.strip()) and (stated := _statements(text)):
         lines.append(f"{ANSWER}{stated[-1]}")
     return "\n".join(lines)
+
+
+def _shortened(equation: re.Match[str]) -> str:
+    """A marked equation, its numbers with no more decimals than people write."""
+    expression, result = equation.groups()
+    value, stated = value_of(expression), value_of(result)
+    if value is not None and stated is not None and _DECIMALS.fullmatch(result.strip()):
+        if abs(value - stated) <= _NOISE * max(Fraction(1), abs(value)):
+            result = min(written_number(value), result.strip(), key=len)
+    return f"<<{_MANY_DECIMALS.sub(_few_decimals, expression)}={_MANY_DECIMALS.sub(_few_decimals, result)}>>"
+
+
+def _few_decimals(number: re.Match[str]) -> str:
+    """1.6666666666666667 as 5/3 is written, 1.67."""
+    value = Fraction(number[0])
+    near = value.limit_denominator(1000)
+    return written_number(near if abs(near - value) <= _NOISE else value)
 
 
 def _plain(text: str) -> str:
@@ -54,8 +73,9 @@ def _number_text(found: re.Match[str]) -> str:
     """The number that a match of `_NUMBER` or `_LAST` found, as `evaluate` reads it."""
     minus, other, digits = found.groups("")[-3:]
     sign = "-" if minus or other else ""
+    digits = digits.replace(",", "")
     if "e" in digits.lower():
-        value = Fraction(digits.replace(",", ""))
+        value = Fraction(digits)
         digits = str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
     return sign + digits
 

@@ -85,11 +85,13 @@ class _WrittenOut:
 
 
 def equations(text: str) -> tuple[Equation, ...]:
-    """The equations of a step or a solution: the marked ones, <<48/2=24>>, or, where none is marked, those written out, 48/2 = 24.
+    """The equations of a step or a solution: of each line the marked ones, <<48/2=24>>, or, where none is marked, those written out.
 
-    Of those written out only the ones that stand there whole: what a word interrupts (12 eggs - 4 = 8, x + 5 = 12) is none.
+    Of those written out, 48/2 = 24, only the ones that stand there whole: what a word interrupts (12 eggs - 4 = 8, x + 5 = 12) is none.
     """
-    pairs = EQUATION.findall(text) or [(found.expression, found.result) for found in _written_out(text)]
+    pairs: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        pairs += EQUATION.findall(line) or [(found.expression, found.result) for found in _written_out(line)]
     return tuple(Equation(left.strip(), right.strip(), value_of(left), value_of(right)) for left, right in pairs)
 
 
@@ -196,14 +198,18 @@ def results_of(text: str) -> list[Fraction]:
 
 
 def marked(text: str) -> str:
-    """The text, its equations marked."""
+    """The text, the equations of lines that have none marked put in marks."""
+    return "\n".join(line if EQUATION.search(line) else _marked(line) for line in text[:LONGEST_SEARCHED].splitlines())
+
+
+def _marked(line: str) -> str:
     parts, place = [], 0
-    for found in _written_out(text):
+    for found in _written_out(line):
         # links of a chain share a number: each gets its own marks
-        parts.append(text[place : found.start] if found.start >= place else " ")
+        parts.append(line[place : found.start] if found.start >= place else " ")
         parts.append(f"<<{found.expression.strip()}={found.result.strip()}>>")
         place = found.end
-    return "".join(parts) + text[place:LONGEST_SEARCHED]
+    return "".join(parts) + line[place:]
 
 
 def calculator(line: str) -> str | None:

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
+
+from pcm_ros.tasks.mathematics.arithmetic import value_of
 
 ANSWER = "#### "
 EQUATION = re.compile(r"<<([^<>=\n]*)=([^<>=\n]*)>>")
@@ -30,9 +33,21 @@ def written(steps: Sequence[str], answer: str) -> str:
 
 
 def compact(solution: str) -> str:
-    """GSM8K's notation, with each marked equation in place of the one written out before it and the result written out after it."""
-    lines = [_SHOWN.sub(r"\g<money>\g<equation>", line).strip() for line in solution.strip().splitlines()]
+    """GSM8K's notation, with each marked equation in place of the one written out before it and the result written out after it.
+
+    A number after it that is neither the result nor a rounding of it stays: <<130000*.15=19500>>195,000 contradicts itself.
+    """
+    lines = [_SHOWN.sub(_without_repetition, line).strip() for line in solution.strip().splitlines()]
     return "\n".join(" ".join(line.split()) for line in lines if line)
+
+
+def _without_repetition(shown: re.Match[str]) -> str:
+    after = shown["after"] or ""
+    marked = EQUATION.fullmatch(shown["equation"])
+    result, said = value_of(marked[2]) if marked else None, value_of(after)
+    unit = Fraction(1, 10 ** len(after.partition(".")[2]))
+    contradicted = result is not None and said is not None and abs(said - result) >= unit
+    return f"{shown['money'] or ''}{shown['equation']}{' ' + after if contradicted else ''}"
 
 
 def display(step: str) -> str:

@@ -26,7 +26,7 @@ class Arithmetic:
     """Do the equations hold?
 
     Energy: equations that do not hold, at most 3, plus 1 for a complete solution without any and 1 for an answer that is not the
-    result of the last equation. Range 0..5. Source: exact fractions (`arithmetic.py`, `equations.py`), tolerance half a unit of the last digit written.
+    result of the last equation. Range 0..5. Source: exact fractions (`arithmetic.py`), tolerance half a unit of the last digit written.
     Wrong when: the slip is in what is calculated, not in how; a generator with a calculator makes no slips, so this says little then.
     """
 
