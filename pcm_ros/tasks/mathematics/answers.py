@@ -51,9 +51,10 @@ def _shortened(equation: re.Match[str]) -> str:
     """A marked equation, its numbers with no more decimals than people write."""
     expression, result = equation.groups()
     value, stated = value_of(expression), value_of(result)
-    if value is not None and stated is not None and _DECIMALS.fullmatch(result.strip()):
-        if abs(value - stated) <= _NOISE * max(Fraction(1), abs(value)):
-            result = min(written_number(value), result.strip(), key=len)
+    if value is None or stated is None:
+        return equation[0]
+    if _DECIMALS.fullmatch(result.strip()) and abs(value - stated) <= _NOISE * max(Fraction(1), abs(value)):
+        result = min(written_number(value), result.strip(), key=len)
     return f"<<{_MANY_DECIMALS.sub(_few_decimals, expression)}={_MANY_DECIMALS.sub(_few_decimals, result)}>>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_scenes import LIMITS, SUCTION, TABLE, Shape, box, cup, scene
 
-from pcm_ros.tasks.manipulation.grasps import MOST_PER_OBJECT, Grasps, gripper_penetration, nearest_turn, plan_grasps
-from pcm_ros.tasks.manipulation.workcell import WorkcellLimits
+from pcm_ros.tasks.manipulation.grasps import MOST_PER_OBJECT, Grasps, finger_cells, gripper_penetration, nearest_turn, plan_grasps
+from pcm_ros.tasks.manipulation.scene import SceneObject
+from pcm_ros.tasks.manipulation.workcell import Gripper, WorkcellLimits
 from pcm_ros.tasks.manipulation.world_model import WorldModel
 
 GRIPPER = LIMITS.gripper
@@ -120,6 +122,25 @@ def test_suction_takes_flat_tops_only() -> None:
     world, grasps = grasps_of(box(0.45, -0.2, (0.07, 0.07, 0.05)), cup(0.6, 0.2, 0.03, 0.08), limits=SUCTION)
     assert grasps.graspable(world.count).tolist() == [True, False]
     assert grasps.pick[0].tolist() == pytest.approx([0.45, -0.2, TABLE + 0.05, 0.0, 0.0], abs=0.012)
+
+
+@pytest.mark.parametrize("diameter", [0.004, 0.0075, 0.03])
+def test_a_suction_cup_of_any_size_is_sampled_evenly_around_its_middle(diameter: float) -> None:
+    limits = replace(SUCTION, gripper=Gripper(kind="suction", max_opening=diameter))
+    cells = finger_cells(limits.gripper, torch.zeros(1))[0]
+    assert cells.amax(dim=0).tolist() == pytest.approx((-cells.amin(dim=0)).tolist())
+    assert (cells == 0).all(dim=1).any()
+    assert len(grasps_of(box(0.45, -0.2, (0.07, 0.07, 0.05)), limits=limits)[1])
+
+
+def test_what_goes_on_beyond_what_is_looked_at_is_not_taken() -> None:
+    """A block 20 cm tall under a workspace 15 cm high: what is cut off may be as wide as it likes."""
+    tall = scene(box(0.5, 0.1, (0.05, 0.05, 0.20)), limits=replace(LIMITS, workspace_max=(0.8, 0.4, TABLE + 0.15)))
+    thing = tall.objects[0]
+    seen = thing.points[:, 2] < TABLE + 0.15
+    cut = replace(tall, objects=(SceneObject(thing.points[seen], thing.colors[seen]),))
+    assert len(plan_grasps(WorldModel(cut))) == 0
+    assert len(plan_grasps(WorldModel(replace(cut, limits=LIMITS)))) > 0
 
 
 def test_penetration_says_how_deep() -> None:

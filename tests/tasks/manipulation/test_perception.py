@@ -79,6 +79,30 @@ def test_one_large_object_is_not_cut_up() -> None:
     assert len(perceive(box(0.55, 0.0, (0.2, 0.05, 0.04), RED)).objects) == 1
 
 
+@pytest.mark.parametrize(("width", "count"), [(320, 5), (160, 1), (96, 5)])
+def test_coarse_cameras_see_the_same_things(width: int, count: int) -> None:
+    """160 pixels in one picture: neighbouring pixels lie farther apart than voxels that touch."""
+    seen = Observation(observation(BLOCK, CAN, width=width).views[:count])
+    scene = Perception(Vision(ColorSegmenter()), LIMITS).perceive(seen)
+    assert [thing.center[:2] for thing in scene.objects] == [
+        pytest.approx([0.45, -0.2], abs=0.03),  # one camera sees one side
+        pytest.approx([0.6, -0.05], abs=0.03),
+    ]
+
+
+def test_small_parts_of_different_colours_are_one_thing() -> None:
+    """Each part is too small to be a thing by itself: the whole is not."""
+    size = (0.012, 0.012, 0.015)
+    striped = [box(0.5, 0.012 * number, size, color) for number, color in enumerate((RED, BLUE, GREEN))]
+    (thing,) = perceive(*striped, config=PerceptionConfig(least_voxels=60)).objects
+    assert len(thing.points) > 60
+
+
+def test_what_stands_across_the_border_is_seen_whole() -> None:
+    (thing,) = perceive(box(0.79, 0.1, (0.05, 0.05, 0.05))).objects
+    assert thing.size[:2] == pytest.approx([0.05, 0.05], abs=0.01)
+
+
 def test_an_empty_table() -> None:
     scene = perceive()
     assert scene.objects == ()

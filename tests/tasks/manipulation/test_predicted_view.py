@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,20 @@ def test_nothing_is_left_of_what_is_taken_away(world: WorldModel, name: str) -> 
     assert not red.any()
     assert not empty.region(0).any()
     assert (np.abs(empty.rgb.astype(int) - after.view(name).rgb.astype(int)).max(axis=-1) > 30).mean() < 0.004
+
+
+def test_nothing_is_left_of_what_returned_no_depth() -> None:
+    """A glossy patch in the middle of the block's side."""
+    whole = observation(BLOCK, SLAB)
+    front = whole.views[0]
+    uv, _ = front.project(np.array([[0.475, -0.2, TABLE + 0.025]]))
+    u, v = np.rint(uv[0]).astype(int)
+    depth = front.depth.copy()
+    depth[v - 4 : v + 5, u - 4 : u + 5] = np.nan
+    holed = WorldModel(scene(BLOCK, SLAB), Observation((replace(front, depth=depth), *whole.views[1:])))
+    assert np.count_nonzero(holed.labels(front.name)[v - 4 : v + 5, u - 4 : u + 5] < 0) > 40
+    empty = without_object(holed, front.name, 0)
+    assert not ((empty.rgb[..., 0] > 130) & (empty.rgb[..., 2] < 90)).any()
 
 
 def test_the_table_under_an_object_is_shown_as_other_cameras_see_it() -> None:

@@ -161,6 +161,16 @@ def test_masks_do_not_depend_on_other_views_or_other_proposals(world: WorldModel
     assert torch.equal(world.predict_masks("left", category[5:9], motion[5:9]).moved, whole.moved[5:9])
 
 
+def test_what_the_picture_cuts_off_is_not_seen() -> None:
+    """A bowl that a camera sees half of, the other half being outside of its picture."""
+    bowl = cup(0.5, 0.0, 0.09, 0.06, BLUE)
+    shown = []
+    for y in (0.0, 0.40):
+        camera = view("front", (1.1, y, 0.6), bowl, target=(0.5, y, TABLE))
+        shown.append(float(WorldModel(scene(bowl), Observation((camera,))).static_view("front").shown[0]))
+    assert shown[1] < 0.7 * shown[0]
+
+
 def test_unknown_view_names_those_that_there_are(world: WorldModel) -> None:
     with pytest.raises(KeyError, match="front"):
         world.predict_masks("nowhere", *one(0, 0.0, 0.0, 0.0, 0.0))

@@ -80,6 +80,14 @@ def test_final_answer(text: str, answer: Fraction | int | None) -> None:
         ("She has 36 eggs.", "She has 36 eggs."),
         ("To answer 3 questions she needs 4 hours", "To answer 3 questions she needs 4 hours"),
         ("What is the answer?", "What is the answer?"),
+        ("2 + 2 = <<2+2=4>>4\nso 20/4 = 5 each\nA: 5", "<<2+2=4>>\nso <<20/4=5>> each\n#### 5"),
+        ("<<17/8.5=2.0>>2.0 hours\nA: 2", "<<17/8.5=2>> hours\n#### 2"),
+        ("<<5/3=1.6666666666666667>> h\n<<1.6666666666666667*3=5.0>> h", "<<5/3=1.67>> h\n<<1.67*3=5>> h"),
+        ("<<0.1*3=0.30000000000000004>> l", "<<0.1*3=0.3>> l"),
+        ("<<10/3=3.3>> eggs", "<<10/3=3.3>> eggs"),
+        ("<<7/2=4.0>> eggs", "<<7/2=4.0>> eggs"),
+        ("<<130000*.15=19500.0>>195,000 dollars\nA: 195,000", "<<130000*.15=19500>> 195,000 dollars\n#### 195000"),
+        ("<<10/3=3.33>>3.3 eggs, <<45000*2=90000>>90,000 dollars", "<<10/3=3.33>> eggs, <<45000*2=90000>> dollars"),
     ],
 )
 def test_any_solution_in_notation(text: str, expected: str) -> None:

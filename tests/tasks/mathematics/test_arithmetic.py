@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pcm_ros.tasks.mathematics.answers import final_answer, in_notation
 from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate, written_number
-from pcm_ros.tasks.mathematics.equations import calculator, equations
+from pcm_ros.tasks.mathematics.equations import calculator, equations, results_of
 from training.maths_problems import TEMPLATES, make_problem
 
 numbers = st.one_of(st.integers(0, 10**6), st.decimals(0, 1000, places=2, allow_nan=False))
@@ -229,6 +229,12 @@ def test_reading_equations_takes_time_in_proportion_to_the_text() -> None:
         in_notation(part * 2000)
         final_answer(part * 2000)
     assert time.process_time() - start < 5
+
+
+def test_each_line_has_its_own_equations() -> None:
+    """A marked equation in one line does not hide one that is written out in another."""
+    text = "She has <<2+2=4>> tops.\nOne costs 20/4 = 5 dollars.\n<<5+1=6>> dollars, which is 2 * 3 = 6"
+    assert results_of(text) == [4, 5, 6]
 
 
 def test_calculator_speaks_when_an_equation_opens() -> None:

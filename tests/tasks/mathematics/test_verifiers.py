@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
 from training.maths_drawing import Drawing
 from training.maths_hidden_verifier import judgements
-from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, stopped
+from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, shares_right, stopped
 from training.maths_samples import Labelled, begun, problems, right, right_step
 from training.maths_trees import padded, sample_branches, trees, trunk_of
 
@@ -158,6 +159,25 @@ def test_the_worked_solution_judges_next_steps() -> None:
     assert right_step("Tom has many eggs.", "", worked) is None
     assert right_step("#### 10", worked.rpartition("####")[0], worked) is True
     assert right_step("#### 12", TEXTS[0], worked) is False
+    twice = "<<30/2=15>> a day.\nHe has <<30-15=15>> left.\n#### 15"  # two steps come to the same
+    first, second = twice.splitlines(keepends=True)[:2]
+    assert right_step(second, first, twice) is True
+    assert right_step(second, first + second, twice) is False
+    plain = "He has <<2+2=4>> tops.\nso 20/4 = 5 each\n#### 5"
+    assert right_step("so 20/4 = 5 each\n", plain.splitlines(keepends=True)[0], plain) is True
+
+
+def test_repetitions_and_unfinished_solutions_are_not_on_the_way() -> None:
+    again = "<<48/2=24>> sold.\n" * 3
+    over = "<<48/2=24>> sold.\n<<24+48=72>> sold.\nSo <<72-48=24>> more.\n#### 24"
+    short = "<<48/2=24>> sold.\n<<24+48=72>> sold.\n"
+    samples = ((again, 1, False), (over, 1, False), (short, 1, False))
+    shares = shares_right(Sampled(0, "gsm8k", QUESTION, "72", False, samples, results=(Fraction(24), Fraction(72))))
+    lines = again.splitlines(keepends=True)
+    assert [shares["".join(lines[:count])][0] for count in (1, 2, 3)] == [1.0, 0.0, 0.0]
+    assert shares["".join(over.splitlines(keepends=True)[:3])][0] == 0.0
+    assert shares[short][0] == 0.0
+    assert stopped("no break at the end <<1+1=2>>") == "no break at the end <<1+1=2>>\n#### 2"
 
 
 STEPS = Sampled(3, "gsm8k steps", QUESTION, "10", True, (("<<12-2=10>> left.", 2, True), ("<<12+2=14>> eggs.\n", 1, False)), TEXTS[0])
