@@ -148,7 +148,9 @@ def main() -> None:
     examples: list[Tree] = []
     for problem in learnt:
         cut = [] if problem.steps else early_ends(problem, encoded, options.early, rng)
-        examples += trees(trunk_of(problem, encoded), [*sample_branches(problem, encoded), *cut], LONGEST_TREE)
+        branches = [*sample_branches(problem, encoded), *cut]
+        mixed = [branches[number] for number in rng.permutation(len(branches)).tolist()]  # right and wrong ones in the same trees
+        examples += trees(trunk_of(problem, encoded), mixed, LONGEST_TREE)
     lengths = [len(example.ids) for example in examples]
     plan: list[list[list[int]]] = []
     group, micro = 4 * options.per_step, min(MICRO, options.per_step) if device.type == "cpu" else options.per_step

@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=4000, help="problems at most")
     parser.add_argument("--rows", type=int, default=64, help="drawn at the same time: 64 suit a processor, 1536 a GPU (25 GB)")
     parser.add_argument("--most", type=int, default=320, help="tokens of a solution")
-    parser.add_argument("--longest", type=int, default=240, help="tokens of a problem; longer ones are left out")
+    parser.add_argument("--longest", type=int, default=400, help="tokens of a problem and of what is written; longer ones are left out")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
