@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pcm_ros.models.loading import ModelUnavailable, load_safetensors, set_threads
+from pcm_ros.models.loading import ModelUnavailable, fast_precision, load_safetensors, set_threads
 
 
 @pytest.fixture
@@ -90,3 +90,20 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         assert set_threads(3) == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_bfloat16_is_for_processors_that_do_more_of_it(
+    able: dict[str, object], precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert fast_precision() == precision
