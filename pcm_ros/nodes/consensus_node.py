@@ -25,16 +25,9 @@ from pcm_ros.configuration import manipulation_config
 from pcm_ros.nodes import conversions, displays
 from pcm_ros.nodes.feedback import read_message, state_message
 from pcm_ros.nodes.lifecycle import INACTIVE, ConfigurationError, Node, Parameter, run
-from pcm_ros.nodes.remote import (
-    RemoteError,
-    RemoteGenerator,
-    RemoteGoalPictureReader,
-    RemotePerception,
-    RemoteScorer,
-    RosWorkcell,
-    SceneMessages,
-    Stopped,
-)
+from pcm_ros.nodes.remote import RemoteGenerator, RemoteGoalPictureReader, RemotePerception, RemoteScorer, SceneMessages
+from pcm_ros.nodes.ros_workcell import RosWorkcell
+from pcm_ros.nodes.waiting import RemoteError, Stopped
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig, build_consensus
 from pcm_ros.tasks.manipulation.generator import MOST_PROPOSALS, NothingToGrasp
 from pcm_ros.tasks.manipulation.goal import Goal

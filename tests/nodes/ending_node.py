@@ -12,7 +12,7 @@ from std_msgs.msg import Empty
 
 from pcm_ros import srv
 from pcm_ros.nodes.lifecycle import Node, run
-from pcm_ros.nodes.remote import RosWorkcell
+from pcm_ros.nodes.ros_workcell import RosWorkcell
 from pcm_ros.tasks.manipulation.workcell import PickPlace
 
 

@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from pcm_ros import srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter
-from pcm_ros.nodes.remote import execution_result
+from pcm_ros.nodes.ros_workcell import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
 from tests.nodes.spinning import domain
 

@@ -26,9 +26,10 @@ from system_bench import own_domain
 from pcm_ros import bringup, msg, srv
 from pcm_ros.action import ExecutePickPlace
 from pcm_ros.client import ManipulationClient
-from pcm_ros.nodes import conversions, remote
-from pcm_ros.nodes.remote import RemoteError, RosWorkcell, _Service
+from pcm_ros.nodes import conversions, ros_workcell, waiting
+from pcm_ros.nodes.ros_workcell import RosWorkcell
 from pcm_ros.nodes.views import LATCHED, SCENE_CHANGED_TOPIC, ViewBuffer, view_topic
+from pcm_ros.nodes.waiting import RemoteError, RemoteService
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, InvalidObservation, PickPlace, View
 
 PATIENCE = 60.0
@@ -150,7 +151,7 @@ MOTION = PickPlace(np.array([0.5, 0.0, 0.1]), 0.0, 0.05, np.array([0.5, 0.1, 0.1
 
 
 def test_a_motion_that_is_accepted_too_late_is_cancelled(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_GOAL_ANSWER", 2.0)
+    monkeypatch.setattr(ros_workcell, "_GOAL_ANSWER", 2.0)
     let, canceled = threading.Event(), threading.Event()
 
     def consider(_: ExecutePickPlace.Goal) -> GoalResponse:
@@ -176,7 +177,7 @@ def test_a_motion_that_is_accepted_too_late_is_cancelled(domain: Domain, monkeyp
 
 
 def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_SAFE_END", 0.5)
+    monkeypatch.setattr(ros_workcell, "_SAFE_END", 0.5)
     let = threading.Event()
 
     def drive(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
@@ -197,7 +198,7 @@ def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: 
 
 
 def test_a_scorer_that_hangs_finds_no_heap_of_requests(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_ASK_AGAIN", 0.2)
+    monkeypatch.setattr(waiting, "_ASK_AGAIN", 0.2)
     seen: list[int] = []
     go_on = threading.Event()
 
@@ -209,7 +210,7 @@ def test_a_scorer_that_hangs_finds_no_heap_of_requests(domain: Domain, monkeypat
 
     group = MutuallyExclusiveCallbackGroup()
     domain.node("scorer").create_service(srv.ScoreProposals, "scorer/score", answer, callback_group=group)
-    service = _Service(domain.node("planner"), srv.ScoreProposals, "scorer/score", 2.0, ReentrantCallbackGroup(), lambda: False)
+    service = RemoteService(domain.node("planner"), srv.ScoreProposals, "scorer/score", 2.0, ReentrantCallbackGroup(), lambda: False)
     until(lambda: service.ready)
     service.call(srv.ScoreProposals.Request())
     asked = len(seen)
@@ -230,7 +231,7 @@ def test_the_first_answer_of_a_scorer_is_asked_for_again_when_it_is_lost(domain:
         return response
 
     lose_first_answer(domain.node("scorer").create_service(srv.ScoreProposals, "scorer/score", answer))
-    service = _Service(domain.node("planner"), srv.ScoreProposals, "scorer/score", PATIENCE, ReentrantCallbackGroup(), lambda: False)
+    service = RemoteService(domain.node("planner"), srv.ScoreProposals, "scorer/score", PATIENCE, ReentrantCallbackGroup(), lambda: False)
     until(lambda: service.ready)
     assert service.call(srv.ScoreProposals.Request()).score.scorer == "request 2"
     assert service.call(srv.ScoreProposals.Request()).score.scorer == "request 3"
