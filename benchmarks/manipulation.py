@@ -145,7 +145,7 @@ def run_episode(item: int, prepared: Prepared) -> dict[str, Any]:
     truth = verdict = prepared.workcell.judge_all()
     if episode.refusal:
         verdict = refused_or_done(episode.refusal, finished, witness.displaced(), truth)
-    failure = "" if verdict else classify(episode, witness.course(happened), prepared.workcell.limits)
+    failure = "" if verdict else classify(episode, witness.course(prepared.disturbed.disturbed), prepared.workcell.limits)
     return {
         "instruction": episode.instruction,
         "success": bool(verdict),
@@ -222,9 +222,10 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     results = {"success": rate([bool(record.get("success", False)) for record in records])}
     good = [record for record in records if "error" not in record]
     if good:
-        results["claimed_success"] = rate([record["outcome"] == "SUCCESS" for record in good])
+        # an episode that raised is none of either
+        results["claimed_success"] = rate([record.get("outcome") == "SUCCESS" for record in records])
         # success that the robot saw too: an episode may end well by truth while the robot gives up
-        results["success_and_known"] = rate([bool(r["success"]) and (r["outcome"] == "SUCCESS" or "refusal" in r) for r in good])
+        results["success_and_known"] = rate([bool(r.get("success")) and (r.get("outcome") == "SUCCESS" or "refusal" in r) for r in records])
         results |= _by_note(good)
         if refusable := [record for record in good if "accomplished" in record]:
             results["accomplished"] = rate([bool(record["accomplished"]) for record in refusable])

@@ -29,6 +29,8 @@ from pcm_ros.evidence.document import Record
 from pcm_ros.nodes.conversions import numbers_of
 from pcm_ros.nodes.views import SENT_AGAIN
 from pcm_ros.processes import RunningSystem
+from pcm_ros.sim.disturbance import DisturbedWorkcell
+from pcm_ros.sim.impossible import ImpossibleTask
 from pcm_ros.sim.picture_goal import PictureTask
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.tasks.manipulation.assembly import build_policy
@@ -103,7 +105,7 @@ class OneProcess:
 
     def __init__(self, suite: str, views: Sequence[str], parameter_file: Path) -> None:
         self._simulator = SimWorkcell(suite)
-        self._cell = _TimedWorkcell(self._simulator, views)
+        self._cell = _TimedWorkcell(DisturbedWorkcell(self._simulator), views)
         self._policy: ManipulationPolicy = build_policy(self._cell, views, manipulation_config_of(parameter_file))
 
     def episode(self, seed: int) -> dict[str, Any]:
@@ -305,10 +307,11 @@ def bench(
 
     Raises:
         BringupError, LaunchError: the system does not start.
-        ValueError: a suite whose goals are pictures, which this bench does not send.
+        ValueError: a suite whose goals are pictures, which this bench does not send, or cannot be reached, which it does not judge.
     """
-    if suite == PictureTask().name:
-        raise ValueError(f"suite is '{suite}', whose goals are pictures; this bench sends sentences: allowed are the other suites")
+    if suite in (PictureTask().name, ImpossibleTask().name):
+        why = "whose goals cannot be reached" if suite == ImpossibleTask().name else "whose goals are pictures"
+        raise ValueError(f"suite is '{suite}', {why}; this bench sends sentences that can be fulfilled: allowed are the other suites")
     parameter_file = parameter_file or bringup.folder("config") / "manipulation.yaml"
     config = {
         "suite": suite,

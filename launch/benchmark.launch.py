@@ -18,7 +18,7 @@ ARGUMENTS = (
     Argument("episodes", "20", "number of episodes, without a restart of the system"),
     Argument("seed", "1000", "seed of the first episode; the next ones count up"),
     Argument("compare", "0", "so many of the first episodes are run in one process too, for the overhead of ROS"),
-    Argument("json", "runs/ros.json", "where the results go; a run that was interrupted goes on"),
+    Argument("json", "runs/ros.json", "where the results go"),
 )
 
 

@@ -31,7 +31,7 @@ class DisturbedWorkcell:
         self._workcell = workcell
         self._episode: Episode | None = None
         self._actions = 0
-        self._happened = ""
+        self._happened = self._whom = ""
 
     @property
     def limits(self) -> WorkcellLimits:
@@ -42,6 +42,11 @@ class DisturbedWorkcell:
         """What was done in this episode ("red mug moved by 0.21 m after action 1"); "" as long as nothing was."""
         return self._happened if self._episode is self._workcell.episode else ""
 
+    @property
+    def disturbed(self) -> str:
+        """Phrase of the object that it was done to; "" as long as nothing was done."""
+        return self._whom if self.happened else ""
+
     def observe(self) -> Observation:
         """See `Workcell`."""
         return self._workcell.observe()
@@ -49,7 +54,7 @@ class DisturbedWorkcell:
     def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
         """See `Workcell`. The disturbance happens in or after the action whose turn it is."""
         if self._episode is not self._workcell.episode:
-            self._episode, self._actions, self._happened = self._workcell.episode, 0, ""
+            self._episode, self._actions, self._happened, self._whom = self._workcell.episode, 0, "", ""
         self._actions += 1
         planned = self._episode.disturbance
         due = planned is not None and not self._happened and self._actions >= planned.after
@@ -84,7 +89,8 @@ class DisturbedWorkcell:
                 if touched and body.low[2] > heights[body.number] + lifted:
                     lost.append(body.number)
                     self._let_through(body.number, True)
-                    self._happened = f"{body.spec.phrase} slipped in action {self._actions}"
+                    self._whom = body.spec.phrase
+                    self._happened = f"{self._whom} slipped in action {self._actions}"
 
         robot.on_step, robot.on_step_interval = watch, _CHECK_EVERY if before is None else math.gcd(interval, _CHECK_EVERY)
         try:
@@ -117,7 +123,8 @@ class DisturbedWorkcell:
         pybullet.resetBaseVelocity(body.number, [0, 0, 0], [0, 0, 0], physicsClientId=world.client)
         world.settle()
         distance = float(np.linalg.norm(np.asarray(spot) - body.position[:2]))
-        return f"{body.spec.phrase} moved by {distance:.2f} m after action {self._actions}"
+        self._whom = body.spec.phrase
+        return f"{self._whom} moved by {distance:.2f} m after action {self._actions}"
 
     def _free_spot(self, body: Body, bodies: list[Body], rng: np.random.Generator) -> Array | None:
         """A place (2,) within reach, clear of everything, from which the relations can still be brought about but one of them is false."""

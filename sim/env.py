@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from pcm_ros.sim.benchmark_tasks import Task
 from pcm_ros.sim.cameras import FAR
+from pcm_ros.sim.disturbance import DisturbedWorkcell
 from pcm_ros.sim.workcell import SimWorkcell
 from pcm_ros.sim.world import WorldConfig
 from pcm_ros.tasks.manipulation.workcell import ExecutionResult, Observation, PickPlace
@@ -54,6 +55,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]):
             raise ValueError(f"max_steps is {max_steps}; it must be at least 1")
         self.render_mode = render_mode
         self._cell = SimWorkcell(task, config)
+        self._hands = DisturbedWorkcell(self._cell)
         self._max_steps = max_steps
         self._taken = 0
         self._observation: Observation | None = None
@@ -79,10 +81,17 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]):
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A new episode; the scene is drawn from the environment's random numbers, which `seed` starts anew."""
+        """A new episode; the scene is drawn from the environment's random numbers, which `seed` starts anew.
+
+        Raises:
+            ValueError: a task whose goals are pictures, or cannot be reached.
+        """
         super().reset(seed=seed)
         self._taken = 0
-        self._cell.reset(int(self.np_random.integers(2**31)), (options or {}).get("task"))
+        episode = self._cell.reset(int(self.np_random.integers(2**31)), (options or {}).get("task"))
+        if episode.refusal or episode.shown:
+            what = "pictures as goals" if episode.shown else "goals that nobody can reach"
+            raise ValueError(f"the task '{episode.task}' has {what}, which no reward is defined for; allowed: the other tasks")
         return self._observe(), self._info(None)
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -90,7 +99,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]):
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (9,):
             raise ValueError(f"action has shape {values.shape}; it must be (9,): pick x, y, z, yaw, width, place x, y, z, yaw")
-        result = self._cell.execute(PickPlace(values[:3], float(values[3]), float(values[4]), values[5:8], float(values[8])))
+        result = self._hands.execute(PickPlace(values[:3], float(values[3]), float(values[4]), values[5:8], float(values[8])))
         self._taken += 1
         info = self._info(result)
         success = bool(info["success"])

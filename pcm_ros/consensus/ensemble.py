@@ -62,6 +62,8 @@ class InvalidEnergies(ValueError):
 
 
 class _Answer(NamedTuple):
+    """energies: (N,) float64 on the CPU."""
+
     energies: Tensor
     gradient: Tensor | None
     seconds: float
@@ -75,6 +77,8 @@ class _Worker:
         self._inbox: queue.SimpleQueue[tuple[Batch, Any, Future[_Answer]] | None] = queue.SimpleQueue()
         self._pending: Future[_Answer] | None = None
         self._thread: threading.Thread | None = None
+        self._closing = threading.Lock()
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -85,11 +89,17 @@ class _Worker:
             self._thread = threading.Thread(target=self._serve, name=f"scorer {self.scorer.name}", daemon=True)
             self._thread.start()
         self._pending = Future()
-        self._inbox.put((batch, context, self._pending))
+        with self._closing:  # behind the end of the inbox nobody would answer
+            if self._closed:
+                self._pending.set_exception(RuntimeError("the ensemble was closed meanwhile"))
+            else:
+                self._inbox.put((batch, context, self._pending))
         return self._pending
 
     def close(self) -> None:
-        self._inbox.put(None)
+        with self._closing:
+            self._closed = True
+            self._inbox.put(None)
 
     def wait(self, seconds: float) -> None:
         """Wait for an idle thread to end: one that is still ending while the interpreter shuts down may abort the process."""
@@ -134,9 +144,8 @@ def _answer(scorer: Scorer, batch: Batch, context: Any) -> _Answer:
     with torch.set_grad_enabled(wanted):  # the gradient mode is per thread
         energies = scorer.energy(batch, context)
         gradient = _gradient(energies, batch) if wanted else None
-    if wanted and isinstance(energies, Tensor):
-        energies = energies.detach()
-    return _Answer(energies, gradient, time.perf_counter() - start)
+    checked = _checked(energies, len(batch))  # here, so that what a device still computes is waited for in this scorer's time
+    return _Answer(checked, gradient, time.perf_counter() - start)
 
 
 def _gradient(energies: object, batch: Batch) -> Tensor | None:
@@ -159,6 +168,8 @@ def _checked(energies: object, count: int) -> Tensor:
     """(N,) float64 on the CPU, or InvalidEnergies that says what is wrong with a scorer's answer."""
     if not isinstance(energies, Tensor):
         raise InvalidEnergies(f"returned {type(energies).__name__}; a torch.Tensor of shape ({count},) is needed")
+    if energies.layout != torch.strided:
+        raise InvalidEnergies(f"returned a tensor of layout {energies.layout}; a dense one of shape ({count},) is needed")
     if energies.shape != (count,) or energies.is_complex():
         raise InvalidEnergies(f"returned {energies.dtype} {tuple(energies.shape)}; real numbers of shape ({count},) are needed")
     result = energies.detach().to(device="cpu", dtype=torch.float64, copy=True)
@@ -260,16 +271,16 @@ class Ensemble:
                 if error is None:
                     answer = answers[n].result()
                     seconds[name] = answer.seconds
-                    energies[:, n] = _checked(answer.energies, len(batch))
+                    energies[:, n] = answer.energies
                     if answer.gradient is not None:
                         gradients[name] = answer.gradient
+                elif isinstance(error, InvalidEnergies):
+                    failures[n] = str(error)
                 else:
                     failures[n] = f"{type(error).__name__}: {error}"
                     log.warning("scorer '%s' is left out: %s", name, failures[n])
             except TimeoutError:
                 failures[n] = f"no answer within {self.timeout:g} s"
-            except InvalidEnergies as invalid:
-                failures[n] = str(invalid)
         dropped = {self.names[n]: why for n, why in failures.items()}
         voters = sum(1 for n, weight in enumerate(self.weights.tolist()) if weight > 0 and n not in failures)
         if voters < self.quorum:

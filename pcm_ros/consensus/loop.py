@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -174,7 +175,8 @@ class Consensus:
             agreement = table.agreement(best)
             seconds = dict(zip(("propose", "score", "update"), (b - a for a, b in itertools.pairwise(clock)), strict=True))
             seconds["total"] = clock[-1] - clock[0]
-            stopped = self._reason_to_stop(index + 1, agreement, len(table.counted), waited)
+            compared = len(table.counted) if len(batch) > 1 else 0  # of one proposal alone nobody says that it is the better one
+            stopped = self._reason_to_stop(index + 1, agreement, compared, waited)
             yield Iteration(
                 index, batch, table, best, leader, energy, table.energies_of(best), agreement, seconds, dict(table.dropped), state, stopped
             )
@@ -183,7 +185,7 @@ class Consensus:
 
     def run(self, context: Any, seed: int, state: Any = None) -> Iteration:
         """Iterate to the end; the last iteration. Raises as `iterate`."""
-        *_, last = self.iterate(context, seed, state)
+        (last,) = deque(self.iterate(context, seed, state), maxlen=1)
         return last
 
     def _reason_to_stop(self, done: int, agreement: float, voters: int, waited: int) -> str:

@@ -73,6 +73,11 @@ def run_bench(
         if done or journal.torn:
             torn = ", a torn line was cut off" if journal.torn else ""
             console.print(f"{journal_path}: going on after {len(done)} of {len(items)} records{torn}")
+        if earlier := {entry.commit for entry in done.values()} - {versions["commit"]}:
+            console.print(
+                f"[yellow]these records were made by other code[/yellow] ({', '.join(sorted(earlier))}; this is {versions['commit']}): the "
+                "result will name all of it; to measure one version, begin anew (fresh)"
+            )
         left = {identity: item for identity, item in items.items() if identity not in done}
         work = Work(run_one, prepare, plain(config))
         session, start = uuid.uuid4().hex[:12], time.perf_counter()
@@ -103,7 +108,7 @@ def run_bench(
             records=records,
         )
         document.save(json_path)
-        journal.remove()
+        journal.remove(items.keys())
     return document
 
 

@@ -141,14 +141,16 @@ def installed_versions() -> dict[str, str]:
 
 
 def commit_of(file: Path) -> str:
-    """The commit of the repository that holds a file, with "+" if any of the repository's files is changed.
+    """The commit of the repository that holds a file; if any of its files is changed, "+" and a digest of the changes behind it.
 
     Raises:
         OSError, subprocess.SubprocessError: there is no git, or no repository holds the file (one in whose folder it lies may not).
     """
     root = Path(_git(file.parent, "rev-parse", "--show-toplevel"))
     _git(root, "ls-files", "--error-unmatch", str(file.resolve()))
-    return _git(root, "rev-parse", "--short=12", "HEAD") + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    changes = _git(root, "diff", "HEAD")
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else commit
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,7 @@ class Journal:
         self.path, self.key = path, fingerprint(name, config)
         self.torn = False
         self._others: list[bytes] = []
+        self._lines: dict[str, bytes] = {}  # id -> the line of its entry
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("a+b")
         try:
@@ -100,6 +101,7 @@ class Journal:
                 if identity in entries:
                     raise JournalError(f"{self.path}, line {number}: a second record of '{identity}'. Delete one of the two lines")
                 entries[identity] = entry
+                self._lines[identity] = line + b"\n"
         return entries
 
     def append(self, entry: Entry) -> Entry:
@@ -109,7 +111,8 @@ class Journal:
         if identity in self.entries:
             raise ValueError(f"'{identity}' is in the journal already")
         line = json.dumps({**data, "checksum": _digest(data)}, ensure_ascii=False, allow_nan=False) + "\n"
-        self._file.write(line.encode())
+        self._lines[identity] = line.encode()
+        self._file.write(self._lines[identity])
         self._file.flush()
         os.fsync(self._file.fileno())
         self.entries[identity] = Entry(json.loads(json.dumps(data["record"])), entry.session, entry.elapsed, entry.commit)
@@ -122,8 +125,9 @@ class Journal:
         os.fsync(self._file.fileno())
         self.entries = {}
 
-    def remove(self) -> None:
-        """Forget these entries, since they are elsewhere now; delete the file if it holds no others."""
+    def remove(self, written: Collection[str]) -> None:
+        """Forget the entries of these ids, since they are elsewhere now; delete the file if it holds no others."""
+        self._others += [self._lines[identity] for identity in self.entries if identity not in written]
         self._forget()
         if not self._others:
             self.path.unlink(missing_ok=True)

@@ -52,6 +52,8 @@ class SceneMessages:
 class RemoteScorer:
     """A scorer node as a scorer of an ensemble; the energies are those that the same scorer gives in this process.
 
+    But for what is not sent: a scorer over there sees a `Context` without grasps that failed and without a target of a rearrangement.
+
     Args:
         node_name: of the scorer node; its services are `<node_name>/score` and `<node_name>/assess`.
         name: in the ensemble.

@@ -45,6 +45,7 @@ class SimNode(Node):
     def __init__(self) -> None:
         super().__init__("sim")
         self._cell: Any = None
+        self._hands: Any = None
         self._busy = threading.Lock()  # the physics client serves one thread at a time
         self._observation: Observation | None = None
         self._stamp_ns = 0
@@ -53,10 +54,12 @@ class SimNode(Node):
         self._server = self.serve(ExecutePickPlace, "workcell/execute", self._execute, self._consider)
 
     def configure(self) -> None:
+        from pcm_ros.sim.disturbance import DisturbedWorkcell
         from pcm_ros.sim.workcell import SimWorkcell
 
         try:
             self._cell = SimWorkcell(self.value("task"), seed=self.value("seed"))
+            self._hands = DisturbedWorkcell(self._cell)  # what somebody does meanwhile belongs to the task
         except (KeyError, ValueError) as error:
             raise ConfigurationError(f"parameters 'task', 'seed': {error}") from error
         self._untouched = self._observation = None
@@ -168,7 +171,7 @@ class SimNode(Node):
                 if ended.is_set():
                     raise conversions.InvalidMessage(INACTIVE)
                 self._untouched = None
-                outcome = self._cell.execute(action, should_stop)
+                outcome = self._hands.execute(action, should_stop)
                 result.error_code, result.error_msg = int(outcome.code), outcome.message
                 if not self.stopping.is_set():
                     result.stamp = conversions.time_message(self._look())

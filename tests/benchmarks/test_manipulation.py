@@ -141,7 +141,7 @@ def test_an_episode_that_raised_counts_as_failed() -> None:
     good = {"success": True, "outcome": "SUCCESS", "plan_seconds": [1.0, 3.0], "note_same_color": True, "note_same_kind": False}
     results = summarise([good, {"error": "it fell over"}])
     assert results["success"].value == 0.5
-    assert results["claimed_success"].value == 1
+    assert results["claimed_success"].value == 0.5
     assert results["plan_seconds.median"].value == 2
     assert results["success.same_color"].n == 1
 
@@ -227,6 +227,10 @@ def test_results_by_note_and_failures_are_counted() -> None:
     assert summarise([*records, gave_up])["success"].value == 0.5
     assert summarise([*records, gave_up])["success_and_known"].value == 0.25
     assert summarise([{**gave_up, "refusal": "OBJECT_NOT_FOUND"}])["success_and_known"].value == 1
+    raised = summarise([gave_up, records[0], {"error": "KeyError"}])
+    assert (raised["success"].value, raised["claimed_success"].value, raised["success_and_known"].value) == tuple(
+        pytest.approx(share) for share in (2 / 3, 1 / 3, 1 / 3)
+    )
     results = summarise(records)
     assert results["success.held_out_words"].n == 2
     assert results["success.relations.on"].value == 0.5

@@ -101,7 +101,8 @@ def test_memory_of_processes() -> None:
     assert 0 < private < resident < 100_000
 
 
-def test_a_suite_of_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'image-goal', whose goals are pictures"):
-        bench(1, 0, tmp_path / "ros.json", suite="image-goal")
+@pytest.mark.parametrize(("suite", "why"), [("image-goal", "whose goals are pictures"), ("impossible", "whose goals cannot be reached")])
+def test_suites_that_it_does_not_judge_are_refused(suite: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"'{suite}', {why}"):
+        bench(1, 0, tmp_path / "ros.json", suite=suite)
     assert not list(tmp_path.iterdir())

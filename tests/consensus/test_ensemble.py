@@ -84,6 +84,8 @@ def test_the_result_does_not_depend_on_who_finishes_first() -> None:
         (lambda b: torch.zeros(len(b), dtype=torch.complex64), "complex64"),
         (lambda b: [0.0] * len(b), "returned list"),
         (lambda b: None, "returned NoneType"),
+        (lambda b: torch.zeros(len(b), device="meta"), "NotImplementedError"),
+        (lambda b: torch.zeros(len(b)).to_sparse(), "layout torch.sparse_coo"),
         (fails, "KeyError"),
         (lambda b: sys.exit(3), "SystemExit: 3"),
     ],
@@ -208,6 +210,15 @@ def test_no_gradient_is_recorded() -> None:
     weight = torch.ones((), requires_grad=True)
     with Ensemble([Says("s", lambda b: b.parameters[:, 0] * weight)]) as ensemble:
         assert not ensemble.score(batch_of(torch.ones(2, 1)), None).energies.requires_grad
+
+
+def test_a_call_that_meets_the_closing_ends() -> None:
+    """`close` comes between the look at whether the ensemble is open and the request."""
+    ensemble = Ensemble([reads_column("a", 0)])
+    ensemble.score(batch_of(torch.zeros(2, 1)), None)
+    ensemble.close()
+    with pytest.raises(QuorumError, match="closed meanwhile"):
+        ensemble._score(batch_of(torch.zeros(2, 1)), None)
 
 
 def test_closing_ends_the_threads() -> None:

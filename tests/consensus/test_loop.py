@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_bowl import Bowl, Says, UniformThenGaussian
+from quadratic_bowl import Bowl, Says, UniformThenGaussian, batch_of
 
 from pcm_ros.consensus import Batch, Cascade, Consensus, CrossEntropy, Ensemble, Iteration, Mppi, Stop, mixed_seed
 
@@ -96,6 +96,18 @@ def test_one_scorer_alone_is_no_agreement() -> None:
     loop = Consensus(UniformThenGaussian(), Ensemble([Bowl("only", [0.0, 0.0])]), CrossEntropy(), Stop(max_iterations=4))
     last = loop.run(None, 0)
     assert (last.index, last.stopped, last.agreement) == (3, "max_iterations", 1.0)
+
+
+def test_one_proposal_alone_is_no_agreement() -> None:
+    """Two scorers of opposed opinion cannot disagree on the only proposal that there is."""
+
+    class One:
+        def propose(self, context: object, state: object, rng: torch.Generator) -> Batch:
+            return batch_of(torch.tensor([[3.0]]))
+
+    scorers = [Says("a", lambda b: b.parameters[:, 0]), Says("b", lambda b: -b.parameters[:, 0])]
+    last = Consensus(One(), Ensemble(scorers), CrossEntropy(0.5), Stop(3, patience=None), keep_leader=False).run(None, 0)
+    assert (last.index, last.stopped) == (2, "max_iterations")
 
 
 def test_it_stops_when_nothing_is_gained() -> None:

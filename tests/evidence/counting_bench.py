@@ -45,7 +45,7 @@ def bench(folder: Path, count: int, jobs: int = 1, special: Mapping[int, dict[st
     items = {f"item-{n}": {"number": n, **(special or {}).get(n, {})} for n in range(count)}
     config = {"folder": str(folder), "count": count, **options.pop("config", {})}
     return run_bench(
-        "counting", config, items, run_one, summarise, folder / "result.json", prepare=prepare, jobs=jobs, progress=False, **options
+        "counting", config, items, run_one, summarise, folder / "result.json", prepare=prepare, jobs=jobs, **{"progress": False, **options}
     )
 
 

@@ -137,6 +137,16 @@ def test_fresh_forgets_the_journal(tmp_path: Path) -> None:
     assert times_run(tmp_path) == {0: 2, 1: 2, 2: 1}
 
 
+def test_records_of_other_code_are_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench(tmp_path, 3, special={2: {"raises": True}}, headline=interrupt_after(2))
+    monkeypatch.setattr("pcm_ros.evidence.bench.installed_versions", lambda: {"commit": "another"})
+    capsys.readouterr()
+    document = bench(tmp_path, 3, progress=True)
+    assert "made by other code" in capsys.readouterr().err
+    assert document.versions["commit"].endswith(", another")
+
+
 def interrupt_after(count: int) -> object:
     def headline(records: list) -> str:
         if len(records) == count:

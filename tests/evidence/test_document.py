@@ -27,7 +27,10 @@ def test_the_commit_speaks_of_the_whole_repository_that_holds_the_code(tmp_path:
     commit = git("rev-parse", "--short=12", "HEAD")
     assert commit_of(module) == commit
     other.write_text("2\n")
-    assert commit_of(module) == f"{commit}+"
+    changed = commit_of(module)
+    assert changed.startswith(f"{commit}+")
+    other.write_text("3\n")
+    assert commit_of(module) not in (changed, commit)
     installed = tmp_path / "environment" / "module.py"
     installed.parent.mkdir()
     installed.write_text("1\n")

@@ -85,7 +85,21 @@ def test_other_configurations_keep_to_themselves(tmp_path: Path) -> None:
         assert journal.entries == {}
     with Journal(path, "bench", {"seed": 2}) as other:
         assert other.entries["item-0"].record["value"] == 9
-        other.remove()
+        other.remove(["item-0"])
+    assert not path.exists()
+
+
+def test_the_end_of_a_shorter_run_leaves_the_other_records(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, "bench", {}) as journal:
+        for name in "abc":
+            journal.append(entry(name))
+    with Journal(path, "bench", {}) as journal:
+        journal.append(entry("d"))
+        journal.remove(["a", "c"])
+    with Journal(path, "bench", {}) as journal:
+        assert list(journal.entries) == ["b", "d"]
+        journal.remove(["b", "d"])
     assert not path.exists()
 
 

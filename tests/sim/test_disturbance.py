@@ -83,6 +83,7 @@ def test_somebody_moves_an_object_once(simulator: SimWorkcell, role: str, phrase
     assert cell.happened == ""
     assert cell.execute(grasp(simulator, "red block", (0.5, 0.15))).ok
     assert phrase in cell.happened
+    assert cell.disturbed == phrase
     assert not simulator.judge_all(), "it spoils the goal"
     there = body(simulator, phrase).position
     expected = (0.5, 0.15) if role == "placed" else before[phrase][:2]

@@ -49,6 +49,14 @@ def test_episode_ends_by_truncation_and_tells_what_holds() -> None:
     env.close()
 
 
+@pytest.mark.parametrize(("task", "why"), [("image-goal", "pictures as goals"), ("impossible", "nobody can reach")])
+def test_tasks_without_a_reward_are_refused(task: str, why: str) -> None:
+    env = ManipulationEnv(task, SMALL)
+    with pytest.raises(ValueError, match=f"'{task}' has .*{why}"):
+        env.reset(seed=0)
+    env.close()
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         ManipulationEnv(max_steps=0)

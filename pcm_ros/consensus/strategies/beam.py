@@ -33,7 +33,8 @@ class Beam:
     """Keep the proposals of least total energy, each of which the generator continues in several ways.
 
     Beam search (Lowerre, "The HARPY speech recognition system", 1976) with the ensemble's energy in place of a likelihood, as Li et al.,
-    arXiv 2210.11522, section 3 use it for solutions of word problems. With width 1 and a generator of one proposal it is greedy search.
+    arXiv 2210.11522, section 3 use it for solutions of word problems. With width 1 and a generator of one proposal it is greedy search
+    (a round in which nothing can be compared does not end by agreement).
 
     A proposal that is not complete and from which the generator went on before is not kept again. (With `keep_leader` the engine shows
     the leader of all rounds once more, and it may be such a one; it may be no complete sequence: read the result from the state.)

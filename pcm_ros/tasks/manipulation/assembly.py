@@ -43,8 +43,10 @@ class ManipulationConfig:
     Attributes:
         grounders: names of the vision-language experts that ground phrases: "segmenter" and any CLIP of `pcm models`.
         proposals: per iteration. iterations: at most. agreement: at which the loop ends early, 0..1.
-        elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians).
-        normalise, aggregate: of the ensemble (see Ensemble).
+        elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians). No more than
+            `finalists` and the leader of earlier rounds are ever elite, since the last stage sees no others.
+        normalise, aggregate: of the first stage (see Ensemble); the last ones add up nats. With others than "none" and "sum" things are not
+            moved out of each other's way: places found beforehand are asked for by an energy in nats.
         quorum: share of the scorers that must answer. timeout: seconds that a scorer may take for one batch.
         gain: nats by which the best proposal must get better for the iterations to go on, >= 0; 0: however little.
         all_iterations: whether all of them are made, whatever the agreement and the gain: for comparisons at equal compute.
@@ -179,7 +181,7 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
         weights={name: weight for name, weight in weights.items() if name in names},
         normalise=config.normalise,
         aggregate=config.aggregate,
-        quorum=config.quorum,
+        quorum=float(config.quorum),  # a share, also where a parameter file says 1
         timeout=config.timeout,
     )
     last = last_scorers(config)
@@ -188,6 +190,10 @@ def build_consensus(config: ManipulationConfig, generator: Generator, relation_s
     stages: list[tuple[Ensemble, int | float | None]] = [(first, seen_by[0] if last else None)]
     for (scorer, _), keep in zip(last, [*seen_by[1:], None], strict=False):
         own = {name: weight for name, weight in weights.items() if name == scorer.name}
+        if own and not own[scorer.name] > 0:
+            raise ValueError(
+                f"the weight of '{scorer.name}' is {own[scorer.name]:g}; allowed: > 0; to do without it, leave it out of last_stage"
+            )
         stages.append((Ensemble([scorer], weights=own, quorum=1, timeout=config.timeout), keep))
     if unknown := set(weights) - names - dear:
         raise ValueError(f"weights for unknown scorers {sorted(unknown)}; the scorers are {sorted(names | dear)}")

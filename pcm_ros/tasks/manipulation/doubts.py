@@ -105,7 +105,8 @@ class Doubts:
         """
         relation, energies = context.relation, last.leader_energies
         if not last.leader_energy < float("inf"):
-            blocking = sorted(name for name, energy in energies.items() if energy == float("inf"))
+            vetoes = {name: int(torch.isposinf(last.table.energies[:, n]).sum()) for n, name in enumerate(last.table.names)}
+            blocking = sorted((name for name, count in vetoes.items() if count), key=lambda name: (-vetoes[name], name))
             return f"no feasible way to make '{relation}' true was found; ruled out by: {', '.join(blocking) or 'the generator'}"
         meant = now.meant[relation]
         moved = int(last.leader.category[0])

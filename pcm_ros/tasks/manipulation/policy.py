@@ -286,9 +286,17 @@ class _Run:
             return doubt, None
         for trial in range(2):
             last = yield from self._plan(context, trial)
+            self._see_that_views_judged(last)
             if (doubt := self._doubts.of_plan(context, last, now, context.relation in self._placed)) is None:
                 break
         return doubt, last
+
+    def _see_that_views_judged(self, last: Iteration) -> None:
+        """A plan that satisfies geometry alone, since every view that should judge it failed, is none."""
+        asked = [judge.name for judge in self._judges if judge.name in last.table.names]
+        if asked and not set(asked) & set(last.leader_energies):
+            reasons = "; ".join(f"{name}: {last.dropped.get(name, 'no energy')}" for name in asked)
+            raise _Ended(Outcome.QUORUM, f"no view judged the plans: {reasons}")
 
     def _look(self) -> Generator[Event, None, Situation]:
         self._stop_if_asked()

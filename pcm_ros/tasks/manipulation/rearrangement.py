@@ -213,7 +213,7 @@ def rearrange(scene: Scene, relations: Sequence[Placed], movable: Sequence[int],
         finally:
             ensemble.close()
         where = table.positions(leader)
-        room = torch.minimum(table.gaps(table.ground[None]).clamp(max=LEAST_ROOM), torch.full((1, 1), LEAST_ROOM))
+        room = table.gaps(table.ground[None]).clamp(max=LEAST_ROOM)
         holds, apart = bool((table.margins(where) >= HOLDS).all()), bool((table.gaps(where) >= room - 1e-6).all())
         if holds and apart and float(_Reach().energy(leader, table)) == 0:
             return _ordered(table, leader)

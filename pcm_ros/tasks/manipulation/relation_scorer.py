@@ -44,8 +44,10 @@ FIT_SLOPE = 1.5
 # Relative error of perceived sizes, as the scale of a logistic: of two objects whose sizes differ by 6 %, 3 to 1 that the larger one is.
 SIZE_ERROR = 0.055
 
-# So many views of a process are scored at a time: more threads than that wait for the interpreter more than they compute.
+# So many views of a process are scored at a time: more threads than that wait for the interpreter more than they compute. Who hangs keeps
+# a turn for ever: nobody waits longer than this for one, seconds.
 _turns = BoundedSemaphore(SIDE_BY_SIDE)
+_PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,6 @@ class Assessment:
     scorer: str
     logits: Tensor
     margins: Tensor
-
-
-def belief(logits: Tensor) -> Tensor:
-    """(M, K) log-odds, NaN where unseen -> (M, K) log-probabilities that object m is the one that phrase k means."""
-    return _with_outliers(torch.softmax(_filled(logits), dim=0))
 
 
 def _filled(logits: Tensor) -> Tensor:
@@ -194,13 +191,17 @@ class RelationScorer:
     def __init__(self, view: str, grounder: Grounder, preference: float = 1.0) -> None:
         self.name, self.view, self.cost = f"relation:{view}", view, 1e-4
         self._grounder, self._preference = grounder, preference
-        self._world: WorldModel | None = None
-        self._known: dict[str, Tensor] = {}  # text -> (M,) log-odds in that world
+        # Text -> (M,) log-odds in that world. Both in one, since a call that comes late still asks of an earlier world than the others.
+        self._known: tuple[WorldModel | None, dict[str, Tensor]] = (None, {})
 
     def energy(self, batch: Batch, context: Context) -> Tensor:
         """(N,) float64 energies of N proposals; relations in `context.held` add theirs."""
-        with _turns:
+        mine = _turns.acquire(timeout=_PATIENCE)
+        try:
             return self._energy(batch, context)
+        finally:
+            if mine:
+                _turns.release()
 
     def _energy(self, batch: Batch, context: Context) -> Tensor:
         world = world_model(context)
@@ -226,10 +227,12 @@ class RelationScorer:
 
     def _logits(self, world: WorldModel, relation: Relation) -> Tensor:
         """(M, T) log-odds of the relation's texts, NaN where unseen; each text is grounded once a scene."""
-        if self._world is not world:
-            self._world, self._known = world, {}
+        asked, known = self._known
+        if asked is not world:
+            known = {}
+            self._known = (world, known)
         generic = {noun.text for noun in relation.nouns if noun.generic}
-        missing = tuple(dict.fromkeys(text for text in relation.texts if text not in self._known))
+        missing = tuple(dict.fromkeys(text for text in relation.texts if text not in known))
         if missing:
             regions = regions_of(world.labels(self.view)) if world.count else []
             logits = torch.full((world.count, len(missing)), torch.nan, dtype=torch.float64)
@@ -237,8 +240,8 @@ class RelationScorer:
                 found = self._grounder.logits(world.view(self.view).rgb, regions, missing).double()
                 logits[torch.tensor([region.number for region in regions])] = found
             for text, column in zip(missing, logits.unbind(dim=1), strict=True):
-                self._known[text] = torch.zeros_like(column) if text in generic else column
-        return torch.stack([self._known[text] for text in relation.texts], dim=1)
+                known[text] = torch.zeros_like(column) if text in generic else column
+        return torch.stack([known[text] for text in relation.texts], dim=1)
 
     def _ground(self, view: View, masks: PredictedMasks, scene: PredictedScene, context: Context) -> Tensor:
         """(N, M, 2) where this view sees the objects on the ground (left, forward; metres): the ray through the middle of each mask, cut

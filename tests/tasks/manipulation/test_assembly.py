@@ -59,6 +59,15 @@ def test_the_stages_of_the_ensemble() -> None:
     built.ensemble.close()
 
 
+@pytest.mark.parametrize("quorum", [1, 1.0])
+def test_a_quorum_is_a_share_however_it_is_written(quorum: float) -> None:
+    """A parameter file may say 1 for 1.0."""
+    built = consensus(quorum=quorum)
+    (first, _), *_ = built.ensemble.stages
+    assert first.quorum == len(first.names) > 1
+    built.ensemble.close()
+
+
 def test_own_scorers_by_name() -> None:
     built = consensus(extra_scorers=("unruly_scorers:Forbidding",), weights=(("forbidding", 0.5),))
     assert "forbidding" in built.ensemble.names
@@ -106,6 +115,7 @@ def test_the_dearest_scorer_comes_last_and_sees_the_fewest(stage: tuple[str, ...
         ({"gain": -0.1}, "tolerance"),
         ({"last_stage": ("oracle",)}, "oracle.*allowed: .*twin"),
         ({"weights": (("nobody", 1.0),)}, "nobody"),
+        ({"weights": (("twin", 0.0),)}, "'twin' is 0.*last_stage"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], word: str) -> None:

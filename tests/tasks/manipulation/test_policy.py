@@ -17,6 +17,7 @@ from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
 from pcm_ros.tasks.manipulation.policy_events import Checked, Chosen, Event, Executed, Finished, Observed, Outcome, Planning
+from pcm_ros.tasks.manipulation.relation_scorer import RelationScorer
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode, ExecutionResult, Observation, PickPlace, Workcell, WorkcellLimits
 
 VIEWS = ("front", "left", "right")
@@ -288,6 +289,20 @@ def test_too_few_scorers(cell: SimWorkcell) -> None:
     assert "raising: ZeroDivisionError: the model fell over" in finished.message
     assert "Remedy" in finished.message
     assert finished.actions == 0
+
+
+def test_plans_that_no_view_judged_are_not_carried_out(cell: SimWorkcell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The views see how things are, and fail when they are asked about plans: geometry alone meets the quorum."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    episode = cell.reset(SEED)
+    world = Changed(cell)
+    monkeypatch.setattr(RelationScorer, "_energy", fails)
+    finished = last(list(policy_on(cell, world, replace(QUICK, quorum=0.5)).run(episode.instruction, 0)))
+    assert (finished.outcome, world.executed) == (Outcome.QUORUM, [])
+    assert "no view judged the plans: relation:front: RuntimeError: out of memory; relation:left" in finished.message
 
 
 def test_what_an_expert_forbids_is_not_done(cell: SimWorkcell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import BoundedSemaphore
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from synthetic_scenes import BLUE, GREEN, RED, box, cup, observation, scene
 from torch import Tensor
 
 from pcm_ros.consensus import Batch
+from pcm_ros.tasks.manipulation import relation_scorer
 from pcm_ros.tasks.manipulation.context import Context
 from pcm_ros.tasks.manipulation.goal import NounPhrase, Relation, RelationKind
 from pcm_ros.tasks.manipulation.grounding import Region
@@ -25,7 +27,6 @@ from pcm_ros.tasks.manipulation.relation_scorer import (
     Assessment,
     RelationScorer,
     among_extremes,
-    belief,
     fit_logit,
     fit_probability,
     fused_logits,
@@ -185,12 +186,38 @@ def test_an_empty_table() -> None:
     assert probability_of([assessment], fused_logits([assessment]), empty.relation, empty.scene) == 0
 
 
-def test_beliefs() -> None:
-    logs = belief(torch.tensor([[4.0, torch.nan], [-4.0, -8.0], [torch.nan, -8.0]], dtype=torch.float64))
-    assert torch.allclose(logs.exp().sum(dim=0), torch.ones(2, dtype=torch.float64))
-    assert logs.exp().min() >= 0.03 / 3 - 1e-12  # no view can veto
-    assert logs[:, 0].argmax() == 0
-    assert logs[0, 1] == logs[:, 1].max()  # not seen is likelier than seen and unlike
+def test_views_that_hang_do_not_keep_the_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = BoundedSemaphore(2)
+    turns.acquire()
+    turns.acquire()  # by two that never come back
+    monkeypatch.setattr(relation_scorer, "_turns", turns)
+    monkeypatch.setattr(relation_scorer, "_PATIENCE", 0.05)
+    given = context(RelationKind.LEFT_OF, "red block", "blue bowl")
+    assert torch.isfinite(RelationScorer("front", ColorGrounder()).energy(batch_of(given, (RED_BLOCK, 0.55, 0.29)), given)).all()
+
+
+def test_a_late_answer_does_not_reach_the_next_scene() -> None:
+    """A call about an earlier scene that comes back after the next scene was looked at."""
+    relation = Relation(RelationKind.LEFT_OF, "red block", ("blue block",))
+    first, second = ((RED, BLUE), (BLUE, RED))
+    contexts = []
+    for left, right in (first, second):
+        shapes = (box(0.5, 0.15, (0.05, 0.05, 0.05), left), box(0.5, -0.15, (0.05, 0.05, 0.05), right))
+        contexts.append(Context(relation, (), scene(*shapes), observation(*shapes)))
+    late, scorer = contexts[0], None
+
+    class Meanwhile(ColorGrounder):
+        def logits(self, rgb: np.ndarray, regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+            found = super().logits(rgb, regions, phrases)
+            if self.asked == 1:
+                assert scorer is not None
+                scorer.assess(contexts[1])
+            return found
+
+    scorer = RelationScorer("front", Meanwhile())
+    scorer.assess(late)
+    assert torch.equal(scorer.assess(contexts[1]).logits, RelationScorer("front", ColorGrounder()).assess(contexts[1]).logits)
+    assert torch.equal(scorer.assess(late).logits, RelationScorer("front", ColorGrounder()).assess(late).logits)
 
 
 def test_views_that_do_not_see_an_object_have_no_say_on_it() -> None:
