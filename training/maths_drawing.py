@@ -24,7 +24,7 @@ from pcm_ros.tasks.mathematics.equations import calculator
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 MOST_STEPS = 10  # lines before the answer's, where nothing else is said
-LONGEST_STEP = 80  # tokens of a line
+LONGEST_STEP = 64  # tokens of a line
 HIDDEN = -30_000.0  # added to the logits of columns that a row must not see; exp of it is 0, and no sum with it overflows
 TOGETHER = 128  # prompts that are read together
 SPARE = 96  # columns beyond the longest text: after so many steps at the least, the cache's content is moved to its beginning

@@ -190,7 +190,7 @@ class Reproduction:
     name, cost, differentiable = "reproduction", 0.05, False
     _ROWS = 64  # drawn at a time
 
-    def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 80, preamble: str = "") -> None:
+    def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 64, preamble: str = "") -> None:
         self._model, self._draws, self._temperature, self._longest = model, draws, temperature, longest
         self._read = ReadSolutions(model, preamble)
 

@@ -80,7 +80,7 @@ def test_votes_are_kept(lines: list[str], stopping: float) -> None:
     votes = batch.extras["votes"]
     assert len(set(texts_of(batch))) == len(batch)
     assert bool((votes >= 0).all())
-    usable = [line for line in lines if line.strip() and len(line) <= 80]
+    usable = [line for line in lines if line.strip() and len(line) <= proposing.longest]
     assert float(votes.sum()) == pytest.approx(4.0 if usable else 4 * stopping, rel=1e-5)
 
 
@@ -96,10 +96,10 @@ def test_no_more_tokens_are_spent_than_allowed_and_lines_are_whole(allowed: int,
 
 
 def test_the_best_beams_come_first_where_tokens_are_few() -> None:
-    """All characters are as likely, so that beams stay in order; behind the first round there is room for two lines of 80."""
+    """All characters are as likely, so that beams stay in order; behind the first round there is room for two whole lines."""
     steps = [f"<<{n}*1={n}>>" + "." * n + "\n" for n in (2, 3, 4)]
     proposing = generator({"": steps, **{step: ["#### 7"] for step in steps}}, first=3)
-    batch = second_round(proposing, sum(map(len, steps)) + 2 * 80 + 79)
+    batch = second_round(proposing, sum(map(len, steps)) + 3 * proposing.longest - 1)
     model: Any = proposing.model
     begun = [solution for solution, *_ in model.drawn if solution]
     assert begun == steps[:2], "one each, and none for the last"
