@@ -76,7 +76,8 @@ def test_a_model_that_always_rounds_up_is_believed() -> None:
     st.floats(0.01, 0.99),
 )
 def test_votes_are_kept(lines: list[str], stopping: float) -> None:
-    batch = second_round(generator({"": [STEP], STEP: lines}, stopping, each=len(lines)))
+    proposing = generator({"": [STEP], STEP: lines}, stopping, each=len(lines))
+    batch = second_round(proposing)
     votes = batch.extras["votes"]
     assert len(set(texts_of(batch))) == len(batch)
     assert bool((votes >= 0).all())
