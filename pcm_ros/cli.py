@@ -137,7 +137,7 @@ def send(
 
 
 @app.command(
-    epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the red one" --scene 7 --actions plan.json`; '
+    epilog=f'Examples: `pcm run "{EXAMPLE}"`; `pcm run "stack the green block on the yellow one" --scene 7 --actions plan.json`; '
     "`pcm run --picture goal.npz --task image-goal --scene 7`"
 )
 def run(

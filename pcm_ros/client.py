@@ -100,7 +100,7 @@ class RunningGoal:
         self._result = handle.get_result_async()
 
     def cancel(self) -> None:
-        """Ask for a safe end; `result` then says CANCELED. Returns at once."""
+        """Ask for a safe end; `result` then says CANCELED, or EXECUTION where the arm is not known to have stopped. Returns at once."""
         self._handle.cancel_goal_async()
 
     def done(self) -> bool:

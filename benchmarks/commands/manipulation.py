@@ -140,7 +140,7 @@ def grounding(
 def ros(
     episodes: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")] = 1000,
-    suite: Annotated[str, typer.Option(help="A registered task:")] = "relations-1",
+    suite: Annotated[str, typer.Option(help="A registered task but image-goal and impossible, which are refused:")] = "relations-1",
     compare: Annotated[int, typer.Option(min=0, help="So many of the first episodes are run in one process too, in turn.")] = 10,
     config: Annotated[Path | None, typer.Option(help="Parameter file of the system. Default: config/manipulation.yaml")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder for a video of every episode.")] = None,
