@@ -175,7 +175,7 @@ def evidence(
     for name, expert in experts.items():
         found = []
         for view in observation.views:
-            regions = regions_of(world.labels(view.name))
+            regions = regions_of(world.labels(view.name), scene.objects)
             logits = np.full((world.count, len(phrases) + len(texts)), np.nan)
             if regions:
                 logits[[region.number for region in regions]] = expert.logits(view.rgb, regions, (*phrases, *texts)).double().numpy()

@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=900_000)
     parser.add_argument("--experts", nargs="+", default=list(ManipulationConfig.grounders))
     parser.add_argument("--out", type=Path, default=CALIBRATION)
+    parser.add_argument("--add", action="store_true", help="leave what the file says of others as it is: of experts alone, of other sets")
     options = parser.parse_args()
     vision = build_vision()
     asked = experts(options.experts, vision)
@@ -162,9 +163,11 @@ def main() -> None:
                 scenes.append(found)
             print(f"{suite} {seed}", flush=True)
         cell.close()
-    fitted = {name: fit(scenes, [name]) for name in names}
+    before = json.loads(options.out.read_text())["experts"] if options.add else {}
+    fitted = {name: before.get(name) or fit(scenes, [name]) for name in names}
     if len(names) > 1:
         fitted[calibration_name(names)] = fit(scenes, names)
+    fitted = before | fitted
     for name, values in fitted.items():
         print(name, values)
     source = {"suites": options.suites, "scenes": options.scenes, "seed": options.seed}

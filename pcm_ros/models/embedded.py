@@ -10,9 +10,9 @@ from typing import ParamSpec, TypeVar
 from pcm_ros.models.clip import Clip
 from pcm_ros.models.color_statistics import ColorStatistics
 from pcm_ros.models.image_tower import ImageTower
-from pcm_ros.models.registry import entry
+from pcm_ros.models.registry import SHAPES, entry
 from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.models.tower_clip import TowerClip
+from pcm_ros.models.tower_clip import ShapeClip, TowerClip
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,3 +50,9 @@ def embedded_clip(name: str) -> Clip | TowerClip:
     if not others:
         return TowerClip(name, weights, ColorStatistics())
     return Clip(others[0], weights) if others[0].suffix == ".json" else TowerClip(name, weights, embedded_image_tower())
+
+
+@_once
+def embedded_shapes() -> ShapeClip:
+    """The expert on shapes. Raises ModelUnavailable."""
+    return ShapeClip(SHAPES, entry(SHAPES, "shape").files[0])

@@ -15,6 +15,9 @@ from pcm_ros.models.loading import ModelUnavailable
 WEIGHTS = Path(__file__).parent / "weights"
 CALIBRATION = WEIGHTS / "calibration.json"
 
+SHAPES = "pcm-shapes"
+"""Name of the expert on shapes."""
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -92,6 +95,9 @@ def registry() -> dict[str, ModelEntry]:
         ModelEntry("pcm-clip-towers", "clip", "repository", (WEIGHTS / "pcm-clip-towers.safetensors", tower), "Apache-2.0"),
         ModelEntry("pcm-clip-colors", "clip", "repository", (WEIGHTS / "pcm-clip-colors.safetensors",), "Apache-2.0"),
     ]
+    shapes = WEIGHTS / f"{SHAPES}.safetensors"
+    if shapes.is_file():
+        entries.append(ModelEntry(SHAPES, "shape", "repository", (shapes,), "Apache-2.0"))
     judge = WEIGHTS / "picture-judge.safetensors"
     if judge.is_file():
         entries.append(ModelEntry("picture-judge", "judge", "repository", (judge,), "Apache-2.0"))

@@ -2,7 +2,8 @@
 trained, on rendered regions and captions (`training/tower_clip.py`).
 
 With EfficientNet-Lite0 (ImageNet) it sees a region with its surroundings where other CLIPs see it on plain grey; with the statistics of
-colours it sees nothing else. Both understand words by their neighbours in MiniLM's space, so their mistakes are others.
+colours it sees nothing else, and with those of shapes no picture at all. All understand words by their neighbours in MiniLM's space, so
+their mistakes are others.
 """
 
 from __future__ import annotations
@@ -19,27 +20,32 @@ from torch.nn import functional
 
 from pcm_ros.models import sentence
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
+from pcm_ros.models.shape_statistics import ShapeStatistics, shape_statistics
 
 WIDTH = 512
 DIMENSIONS = 128
 
 
-class RegionFeatures(Protocol):
-    """A frozen image tower."""
-
-    def of_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
-        """(R, F) float32 of R regions, masks (H, W) bool, not empty, of one (H, W, 3) uint8 image."""
-        ...
+class Projected(Protocol):
+    """Something that describes things by F numbers."""
 
     def projection(self, width: int) -> nn.Module:
         """A network, not trained, from F to `width` numbers."""
         ...
 
 
-class Projections(nn.Module):
-    """What was trained: image features (N, F) and sentence vectors (K, 384) -> vectors (., 128); scale and bias of the logits."""
+class RegionFeatures(Projected, Protocol):
+    """A frozen image tower."""
 
-    def __init__(self, tower: RegionFeatures) -> None:
+    def of_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, F) float32 of R regions, masks (H, W) bool, not empty, of one (H, W, 3) uint8 image."""
+        ...
+
+
+class Projections(nn.Module):
+    """What was trained: features (N, F) and sentence vectors (K, 384) -> vectors (., 128); scale and bias of the logits."""
+
+    def __init__(self, tower: Projected) -> None:
         super().__init__()
         self.image = tower.projection(DIMENSIONS)
         self.text = nn.Sequential(nn.Linear(sentence.DIMENSIONS, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, DIMENSIONS))
@@ -55,20 +61,20 @@ class Projections(nn.Module):
         return functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).T * self.scale.exp() + self.bias
 
 
-class TowerClip:
-    """Image regions and phrases -> log-odds that the phrase describes the region.
+class PhraseComparison:
+    """Compares projected features with phrases.
 
     Args:
         name: in the registry.
         projections: .safetensors of `Projections`.
-        tower: what describes the regions.
+        tower: what makes the features.
 
     Raises:
         ModelUnavailable: the file is missing, corrupt or of another architecture, or MiniLM's package is not installed.
     """
 
-    def __init__(self, name: str, projections: Path, tower: RegionFeatures) -> None:
-        self.name, self._tower = name, tower
+    def __init__(self, name: str, projections: Path, tower: Projected) -> None:
+        self.name = name
         self._projections = Projections(tower)
         try:
             self._projections.load_state_dict(load_safetensors(projections))
@@ -79,11 +85,6 @@ class TowerClip:
         self._projections.eval()
         self._sentences = sentence.sentence_encoder()
         self._texts: dict[str, Tensor] = {}
-
-    @torch.inference_mode()
-    def embed_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
-        """(R, 128) vectors of R regions of one (H, W, 3) uint8 image."""
-        return torch.as_tensor(self._projections.image(self._tower.of_regions(rgb, masks)))
 
     def compare_features(self, features: Tensor, phrases: Sequence[str]) -> Tensor:
         """(N, K) log-odds of the tower's features (N, F); gradients flow where they are enabled."""
@@ -101,3 +102,29 @@ class TowerClip:
             if phrase not in self._texts:
                 self._texts[phrase] = self._projections.text(self._sentences.encode([phrase]))[0]
         return torch.stack([self._texts[phrase] for phrase in phrases])
+
+
+class TowerClip(PhraseComparison):
+    """Image regions and phrases -> log-odds that the phrase describes the region. Arguments and errors: see `PhraseComparison`."""
+
+    def __init__(self, name: str, projections: Path, tower: RegionFeatures) -> None:
+        super().__init__(name, projections, tower)
+        self._tower = tower
+
+    @torch.inference_mode()
+    def embed_regions(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+        """(R, 128) vectors of R regions of one (H, W, 3) uint8 image."""
+        return torch.as_tensor(self._projections.image(self._tower.of_regions(rgb, masks)))
+
+
+class ShapeClip(PhraseComparison):
+    """Points of objects and phrases -> log-odds that the phrase describes the object. Arguments and errors: see `PhraseComparison`."""
+
+    def __init__(self, name: str, projections: Path) -> None:
+        super().__init__(name, projections, ShapeStatistics())
+
+    @torch.inference_mode()
+    def embed_objects(self, clouds: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+        """(M, 128) vectors of M >= 1 objects, each (P, 3) world points of its seen surface, metres, z up."""
+        statistics = torch.from_numpy(np.stack([shape_statistics(points) for points in clouds]))
+        return torch.as_tensor(self._projections.image(statistics))

@@ -12,8 +12,9 @@ from typing import Any
 from pcm_ros.consensus import Cascade, Consensus, CrossEntropy, Ensemble, Generator, Scorer, Stop
 from pcm_ros.consensus.energies import Aggregate, Normalise
 from pcm_ros.models import registry
-from pcm_ros.models.embedded import embedded_clip, embedded_segmenter
+from pcm_ros.models.embedded import embedded_clip, embedded_segmenter, embedded_shapes
 from pcm_ros.models.loading import set_threads
+from pcm_ros.models.registry import SHAPES
 from pcm_ros.sight.words import VOCABULARY
 from pcm_ros.tasks.manipulation.feasibility import (
     CollisionScorer,
@@ -26,7 +27,7 @@ from pcm_ros.tasks.manipulation.feasibility import (
 )
 from pcm_ros.tasks.manipulation.generator import GeneratorConfig, PickPlaceGenerator
 from pcm_ros.tasks.manipulation.goal_picture import GoalPictureReader
-from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder
+from pcm_ros.tasks.manipulation.grounding import ClipGrounder, Grounder, GrounderEnsemble, SegmenterGrounder, ShapeGrounder
 from pcm_ros.tasks.manipulation.perception import Perception
 from pcm_ros.tasks.manipulation.policy import ManipulationPolicy, RelationJudge
 from pcm_ros.tasks.manipulation.policy_config import PolicyConfig
@@ -95,6 +96,12 @@ def clip_expert(name: str) -> ClipGrounder:
     return ClipGrounder(embedded_clip(name))
 
 
+@functools.cache
+def shape_expert() -> ShapeGrounder:
+    """The expert on shapes, one a process. Raises ModelUnavailable."""
+    return ShapeGrounder(embedded_shapes())
+
+
 def build_vision(segmenter: Segmenter | None = None) -> Vision:
     """A segmenter (default: the embedded one) with its per-image memory."""
     set_threads()
@@ -108,7 +115,13 @@ def build_grounder(names: Sequence[str], vision: Vision) -> GrounderEnsemble:
 
 def experts(names: Sequence[str], vision: Vision) -> list[Grounder]:
     """The experts of these names with the log-odds that they were trained to give. Raises ModelUnavailable."""
-    return [SegmenterGrounder(vision) if name == "segmenter" else clip_expert(name) for name in names]
+    return [_expert(name, vision) for name in names]
+
+
+def _expert(name: str, vision: Vision) -> Grounder:
+    if name == "segmenter":
+        return SegmenterGrounder(vision)
+    return shape_expert() if name == SHAPES else clip_expert(name)
 
 
 def build_perception(limits: WorkcellLimits, config: ManipulationConfig, vision: Vision, grounder: Grounder | None = None) -> Perception:

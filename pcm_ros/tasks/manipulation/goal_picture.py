@@ -90,7 +90,7 @@ class GoalPictureReader:
             return scene
         names = list(dict.fromkeys([*expected, *self._vocabulary]))
         view, world = observation.views[0], WorldModel(scene, observation)
-        regions = regions_of(world.labels(view.name))
+        regions = regions_of(world.labels(view.name), scene.objects)
         fit = np.full((len(scene.objects), len(names)), UNSEEN)
         if regions:
             fit[[region.number for region in regions]] = self._grounder.logits(view.rgb, regions, names).numpy()

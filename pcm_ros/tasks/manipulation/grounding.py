@@ -13,22 +13,29 @@ from torch import Tensor
 
 from pcm_ros.models import registry
 from pcm_ros.models.clip import RegionTextModel
+from pcm_ros.models.tower_clip import ShapeClip
 from pcm_ros.sight.words import both, colour_and_thing, colour_question, nearest_kinds, unfamiliar_words
-from pcm_ros.tasks.manipulation.vision import RegionEmbeddings, Vision
+from pcm_ros.tasks.manipulation.scene import Points, SceneObject
+from pcm_ros.tasks.manipulation.vision import Newest, RegionEmbeddings, Vision, digest
 
 
 @dataclass(frozen=True)
 class Region:
-    """The visible pixels of scene object `number` in one image: mask (H, W) bool, not empty."""
+    """The visible pixels of scene object `number` in one image.
+
+    Attributes:
+        mask: (H, W) bool, not empty. points: (P, 3) world points of the object as all views see it, metres; None: not known.
+    """
 
     number: int
     mask: npt.NDArray[np.bool_]
+    points: Points | None = None
 
 
-def regions_of(labels: npt.NDArray[np.int64], least_pixels: int = 12) -> list[Region]:
-    """The regions of a label image (H, W) (object number, -1: none); those of fewer than `least_pixels` pixels are left out."""
+def regions_of(labels: npt.NDArray[np.int64], objects: Sequence[SceneObject], least_pixels: int = 12) -> list[Region]:
+    """The regions of a label image (H, W) (number in `objects`, -1: none); those of fewer than `least_pixels` pixels are left out."""
     counts = np.bincount(labels[labels >= 0].ravel()) if (labels >= 0).any() else np.zeros(0, dtype=int)
-    return [Region(int(number), labels == number) for number in np.flatnonzero(counts >= least_pixels)]
+    return [Region(number, labels == number, objects[number].points) for number in np.flatnonzero(counts >= least_pixels).tolist()]
 
 
 class Grounder(Protocol):
@@ -74,6 +81,29 @@ class ClipGrounder:
         if not regions:
             return torch.zeros((0, len(phrases)))
         return self._clip.logits(self._embeddings.of(rgb, [region.mask for region in regions]), phrases)
+
+
+class ShapeGrounder:
+    """Sigmoid logit of the expert on shapes between the object's points, as all views see it, and the phrase; 0, no opinion, where there
+    are none.
+
+    Range: about -10..6. It knows kinds, and has no say on colours. Wrong for what is mostly hidden, or seen by one camera alone.
+    """
+
+    def __init__(self, model: ShapeClip, kept: int = 256) -> None:
+        self._model, self.name = model, model.name
+        self._embeddings: Newest[Tensor] = Newest(kept)
+
+    def logits(self, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], phrases: Sequence[str]) -> Tensor:
+        found = torch.zeros((len(regions), len(phrases)))
+        clouds = [(row, region.points) for row, region in enumerate(regions) if region.points is not None]
+        if clouds:
+            vectors = torch.stack([self._embedded(points) for _, points in clouds])
+            found[[row for row, _ in clouds]] = self._model.logits(vectors, phrases)
+        return found
+
+    def _embedded(self, points: Points) -> Tensor:
+        return self._embeddings.get(digest(points), lambda: self._model.embed_objects([points])[0])
 
 
 _Ask = Callable[[Grounder, npt.NDArray[np.uint8], Sequence[Region], Sequence[str]], Tensor]

@@ -217,7 +217,7 @@ class Perception:
         _ = world.heights  # once, not in each of the threads
 
         def look(view: View) -> tuple[list[int], npt.NDArray[np.float32]]:
-            regions = regions_of(world.labels(view.name))
+            regions = regions_of(world.labels(view.name), scene.objects)
             return [region.number for region in regions], grounder.logits(view.rgb, regions, self._vocabulary).numpy()
 
         total = np.zeros((len(scene.objects), len(self._vocabulary)))

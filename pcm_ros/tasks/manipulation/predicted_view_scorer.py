@@ -84,7 +84,7 @@ class PredictedViewScorer:
         meant = self._meant(looks, category)
 
         def look_at(view: tuple[str, _Look]) -> Tensor:
-            return self._predicted(predict_view(world, view[0], category, motion), view[1], category, meant, phrases)
+            return self._predicted(world, predict_view(world, view[0], category, motion), view[1], category, meant, phrases)
 
         seen = torch.stack(self._side_by_side.map(look_at, list(zip(names, looks, strict=True))))  # (V, K)
         return float(-torch.sigmoid(seen).mean(dim=0).clamp(min=1e-6).log().sum())
@@ -93,7 +93,7 @@ class PredictedViewScorer:
         """The view as it is; once a scene and set of phrases."""
         if (name, phrases) not in self._looks:
             labels = world.labels(name)
-            regions = regions_of(labels, LEAST_PIXELS)
+            regions = regions_of(labels, world.scene.objects, LEAST_PIXELS)
             logits = torch.full((world.count, len(phrases)), UNSEEN_LOGIT, dtype=torch.float64)
             areas = torch.zeros(world.count, dtype=torch.float64)
             if regions:
@@ -110,7 +110,9 @@ class PredictedViewScorer:
         fused[category] = -math.inf
         return [category, *fused[:, 1:].argmax(dim=0).tolist()]
 
-    def _predicted(self, picture: PredictedView, look: _Look, category: int, meant: list[int], phrases: tuple[str, ...]) -> Tensor:
+    def _predicted(
+        self, world: WorldModel, picture: PredictedView, look: _Look, category: int, meant: list[int], phrases: tuple[str, ...]
+    ) -> Tensor:
         """(K,) log-odds of each phrase for its object in the predicted picture."""
         result = torch.full((len(meant),), UNSEEN_LOGIT, dtype=torch.float64)
         anew: list[int] = []
@@ -121,7 +123,7 @@ class PredictedViewScorer:
             elif area >= LEAST_PIXELS and number not in anew:
                 anew.append(number)
         if anew:
-            regions = [Region(number, picture.region(number)) for number in anew]
+            regions = [Region(number, picture.region(number), world.scene.objects[number].points) for number in anew]
             found = self._grounder.logits(picture.rgb, regions, phrases).double()
             for row, number in enumerate(anew):
                 for k, other in enumerate(meant):

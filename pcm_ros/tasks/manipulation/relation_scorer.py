@@ -234,7 +234,7 @@ class RelationScorer:
         generic = {noun.text for noun in relation.nouns if noun.generic}
         missing = tuple(dict.fromkeys(text for text in relation.texts if text not in known))
         if missing:
-            regions = regions_of(world.labels(self.view)) if world.count else []
+            regions = regions_of(world.labels(self.view), world.scene.objects) if world.count else []
             logits = torch.full((world.count, len(missing)), torch.nan, dtype=torch.float64)
             if regions:
                 found = self._grounder.logits(world.view(self.view).rgb, regions, missing).double()

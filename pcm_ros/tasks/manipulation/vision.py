@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Segmenter(Protocol):
     def logits(self, features: ImageFeatures, phrases: tuple[str, ...]) -> Tensor: ...
 
 
-class _Newest(Generic[Answer]):
+class Newest(Generic[Answer]):
     """Answers that are kept for the newest questions; safe to ask from several threads."""
 
     def __init__(self, kept: int) -> None:
@@ -51,7 +51,8 @@ class _Newest(Generic[Answer]):
         return found
 
 
-def _digest(*arrays: npt.NDArray[np.uint8]) -> bytes:
+def digest(*arrays: npt.NDArray[Any]) -> bytes:
+    """What tells arrays from others."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(repr(array.shape).encode())
@@ -69,11 +70,11 @@ class Vision:
 
     def __init__(self, segmenter: Segmenter, kept: int = 16) -> None:
         self._segmenter = segmenter
-        self._features: _Newest[ImageFeatures] = _Newest(kept)
+        self._features: Newest[ImageFeatures] = Newest(kept)
 
     def features(self, rgb: npt.NDArray[np.uint8]) -> ImageFeatures:
         """Features of an (H, W, 3) uint8 image; images are told apart by their content, not by their stamp."""
-        return self._features.get(_digest(rgb), lambda: self._segmenter.features(rgb))
+        return self._features.get(digest(rgb), lambda: self._segmenter.features(rgb))
 
     def logits(self, rgb: npt.NDArray[np.uint8], phrases: tuple[str, ...]) -> Tensor:
         """Mask logits (K, h, w) on the features' grid."""
@@ -90,11 +91,11 @@ class RegionEmbeddings:
 
     def __init__(self, model: RegionTextModel, kept: int = 32) -> None:
         self._model = model
-        self._embeddings: _Newest[Tensor] = _Newest(kept)
+        self._embeddings: Newest[Tensor] = Newest(kept)
 
     def of(self, rgb: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
         """(R, D) of R >= 1 regions, masks (H, W) bool, of one (H, W, 3) uint8 image. Do not write into it."""
-        key = _digest(rgb, np.packbits(np.stack(masks), axis=-1))
+        key = digest(rgb, np.packbits(np.stack(masks), axis=-1))
         return self._embeddings.get(key, lambda: self._model.embed_regions(rgb, masks))
 
 
