@@ -1,6 +1,6 @@
 """Train the expert on shapes: projections of the statistics of objects' points and of the sentences of their captions.
 
-    python -m training.shape_clip --data training/shapes/a0.npz training/shapes/a1.npz --steps 4000
+    python -m training.shape_clip --data training/shapes/a0.npz training/shapes/a1.npz
 
 Losses as for the expert on colours (`tower_clip.py`), of kinds in the place of colours: which kind, asked with the right colour's name and
 without one; and no opinion on colours. Each object is shown several times: with fewer points, with noise, larger or smaller than it is,
@@ -85,10 +85,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS / f"{SHAPES}.safetensors")
     parser.add_argument("--copies", type=int, default=6, help="looks at each object")
     parser.add_argument("--wordings", type=int, default=150, help="random wordings of all captions")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1000, help="more make it surer of shapes that it never saw, and no better")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--decay", type=float, default=0.05)
+    parser.add_argument("--decay", type=float, default=0.3, help="weight decay")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -132,7 +132,8 @@ def main() -> None:
         options.out,
         "shape",
         "pcm_ros.models.tower_clip: statistics of points (shape_statistics.py) and MiniLM, frozen; projections of three and two layers",
-        f"python -m training.shape_clip --data DATA --copies {options.copies} --steps {options.steps} --seed {options.seed}",
+        f"python -m training.shape_clip --data DATA --copies {options.copies} --steps {options.steps} --decay {options.decay} "
+        f"--seed {options.seed}",
         {name: round(value, 4) for name, value in right_kinds(average.module, apart, held_kind, texts[0]).items()},
         {"objects": len(learnt), "looks": len(looks), "looks_seen": options.steps * options.batch, "seed": options.seed},
         "Points of objects of simulated scenes as perception finds them (training/shape_points.py): no real depth camera was ever seen.",

@@ -42,7 +42,7 @@ class ManipulationConfig:
     """All that can be set. Ranges are checked by the parts that use the values; each error names the value and the range.
 
     Attributes:
-        grounders: names of the vision-language experts that ground phrases: "segmenter" and any CLIP of `pcm models`.
+        grounders: names of the experts that ground phrases: "segmenter", any CLIP of `pcm models`, "pcm-shapes" (points).
         proposals: per iteration. iterations: at most. agreement: at which the loop ends early, 0..1.
         elite_fraction, smoothing, minimum_std: of the cross-entropy method; minimum_std = (x metres, y metres, yaw radians). No more than
             `finalists` and the leader of earlier rounds are ever elite, since the last stage sees no others.
@@ -62,7 +62,7 @@ class ManipulationConfig:
         attempts, holds, present: of the policy (see PolicyConfig).
     """
 
-    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
+    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors", SHAPES)
     proposals: int = 256
     iterations: int = 6
     agreement: float = 0.98

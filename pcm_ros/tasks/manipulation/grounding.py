@@ -84,11 +84,14 @@ class ClipGrounder:
 
 
 class ShapeGrounder:
-    """Sigmoid logit of the expert on shapes between the object's points, as all views see it, and the phrase; 0, no opinion, where there
-    are none.
+    """Sigmoid logit of the expert on shapes between the object's points, as all views see it, and the phrase, softly bounded: a shape that
+    is like none of those it learnt from is called something all the same, and the others must be able to outvote that. 0, no opinion, where
+    there are no points.
 
-    Range: about -10..6. It knows kinds, and has no say on colours. Wrong for what is mostly hidden, or seen by one camera alone.
+    Range: -4..4. It knows kinds, and has no say on colours. Wrong for what is mostly hidden, or seen by one camera alone.
     """
+
+    _BOUND = 4.0
 
     def __init__(self, model: ShapeClip, kept: int = 256) -> None:
         self._model, self.name = model, model.name
@@ -99,7 +102,7 @@ class ShapeGrounder:
         clouds = [(row, region.points) for row, region in enumerate(regions) if region.points is not None]
         if clouds:
             vectors = torch.stack([self._embedded(points) for _, points in clouds])
-            found[[row for row, _ in clouds]] = self._model.logits(vectors, phrases)
+            found[[row for row, _ in clouds]] = self._BOUND * torch.tanh(self._model.logits(vectors, phrases) / self._BOUND)
         return found
 
     def _embedded(self, points: Points) -> Tensor:
