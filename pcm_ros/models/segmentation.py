@@ -140,6 +140,9 @@ class ImageFeatures:
         return torch.from_numpy((counts / counts.sum()).astype(np.float32))
 
 
+_TOGETHER = 8  # phrases
+
+
 class TextSegmenter:
     """The embedded segmenter with its sentence encoder.
 
@@ -192,8 +195,14 @@ class TextSegmenter:
 
     @torch.inference_mode()
     def logits(self, features: ImageFeatures, phrases: Sequence[str]) -> Tensor:
-        """Mask logits (K, h, w) at stride 4; sigmoid of them is the probability that the pixel belongs to what the phrase says."""
-        return self.network.logits(features.embedding[None], self.embed(phrases))[0]
+        """Mask logits (K, h, w) at stride 4; sigmoid of them is the probability that the pixel belongs to what the phrase says.
+
+        Phrases are compared eight at a time, however many there are: kernels for other sizes add up in another order, and a phrase has to
+        mean the same to the last bit in any company.
+        """
+        texts = functional.pad(self.embed(phrases), (0, 0, 0, -len(phrases) % _TOGETHER))
+        found = [self.network.logits(features.embedding[None], part)[0] for part in texts.split(_TOGETHER)]
+        return torch.cat(found)[: len(phrases)]
 
     @torch.inference_mode()
     def segment(self, rgb: npt.NDArray[np.uint8], phrases: Sequence[str]) -> Tensor:
