@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from pcm_ros.asked_to_end import AskedToEnd
 from pcm_ros.bringup import System
 
 INTERRUPTED = 130
@@ -41,7 +41,7 @@ def result_line(success: bool, code: str, message: str) -> str:
     return "[bold green]success[/]: the scorers see that the goal holds" if success else f"[bold red]{code}[/]: {escape(message)}"
 
 
-_interrupted = threading.Event()
+_interrupted = AskedToEnd()
 
 
 def remember_interrupts() -> None:
@@ -62,9 +62,9 @@ def was_interrupted() -> bool:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[AskedToEnd]:
     """An event that SIGINT and SIGTERM set, in place of their usual effect; set at once if SIGINT came before and was lost."""
-    asked = threading.Event()
+    asked = AskedToEnd()
     if was_interrupted():
         asked.set()
     before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -113,7 +113,7 @@ def launch(system: System, verbose: bool, console: Console) -> int:
     return code
 
 
-def _carry_out(system: System, running: Any, client: Any, asked: threading.Event, console: Console) -> int:
+def _carry_out(system: System, running: Any, client: Any, asked: AskedToEnd, console: Console) -> int:
     if not system.instruction:
         console.print(f"{system.hint}; Ctrl-C ends", highlight=False, soft_wrap=True)
         while not asked.wait(0.2):

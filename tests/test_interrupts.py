@@ -33,8 +33,26 @@ cli.main()
 """
 
 
+MANY = """
+import subprocess, sys
+from pcm_ros.console import stop_on_signals
+ask = "import os\\nfor _ in range(100000): os.kill(os.getppid(), 15)"
+with stop_on_signals() as asked:
+    asking = subprocess.Popen([sys.executable, "-c", ask])
+    while asking.poll() is None:
+        asked.wait(0.001)
+    print("asked" if asked.wait(0) else "lost")
+"""
+
+
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+
+
+def test_signals_that_meet_each_other_do_not_wait_for_each_other() -> None:
+    """A second signal comes while the first one's handler is at work."""
+    done = run(MANY)
+    assert (done.returncode, done.stdout.strip()) == (0, "asked"), done.stderr
 
 
 def test_an_interrupt_that_python_ignored_is_remembered() -> None:

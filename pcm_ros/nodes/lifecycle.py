@@ -34,6 +34,8 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 
+from pcm_ros.asked_to_end import AskedToEnd
+
 INACTIVE = "the node is not active: configure and activate it (pcm launch and the launch files do), then ask again"
 _GRACE = 5.0  # seconds that what is under way may take to end with the process
 _CALL_END = 30.0  # seconds that a call may take to end when its node is deactivated
@@ -329,7 +331,7 @@ def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
     for it, in which a motion's cancellation goes out and its end comes back.
     """
     code = 0
-    told = threading.Event()
+    told = AskedToEnd()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told.set())
     _end_with_launcher()
