@@ -27,6 +27,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -313,10 +314,12 @@ def _end_with_launcher() -> None:
             sys.exit(2)
 
 
-def _spin(executor: MultiThreadedExecutor) -> None:
-    """Spin until the ROS context ends. What a transition destroys just as rclpy (9.1) is about to wait for it, or while a callback uses it,
-    does not end the node."""
-    while rclpy.ok():
+def spin_on(executor: MultiThreadedExecutor, context: Context | None = None) -> None:
+    """Spin until the ROS context ends (None: the default one).
+
+    What a transition destroys just as rclpy (9.1) is about to wait for it, or while a callback uses it, does not end the node.
+    """
+    while rclpy.ok(context=context):
         try:
             executor.spin()
             return
@@ -342,7 +345,7 @@ def run(make: Callable[[], Node], arguments: list[str] | None = None) -> None:
 
     def spin() -> None:
         try:
-            _spin(executor)
+            spin_on(executor)
         except ExternalShutdownException:
             pass
         except Exception as error:

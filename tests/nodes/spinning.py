@@ -11,6 +11,8 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
+from pcm_ros.nodes.lifecycle import spin_on
+
 
 def domain(number: int) -> int:
     """The ROS domain of a test file with a number (90 to 99) of its own, another one in each of pytest-xdist's workers."""
@@ -28,7 +30,7 @@ def spinning(*nodes: Node, workers: int = 4) -> Iterator[threading.Thread]:
 
     def spin() -> None:
         with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
+            spin_on(executor, context)  # as the nodes' own processes do
 
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()
