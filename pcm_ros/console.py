@@ -63,7 +63,7 @@ def was_interrupted() -> bool:
 
 @contextmanager
 def stop_on_signals() -> Iterator[AskedToEnd]:
-    """An event that SIGINT and SIGTERM set, in place of their usual effect; set at once if SIGINT came before and was lost."""
+    """A flag that SIGINT and SIGTERM set, in place of their usual effect; set at once if SIGINT came before and was lost."""
     asked = AskedToEnd()
     if was_interrupted():
         asked.set()

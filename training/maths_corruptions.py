@@ -99,14 +99,14 @@ def corrupted(question: str, worked: str, rng: np.random.Generator) -> str | Non
         place = places[int(rng.integers(len(places)))]
         sign = str(rng.choice([other for other in "+-*/" if other != place[0].strip()]))
         changed = f"{expression[: place.start()]}{place[0].replace(place[0].strip(), sign)}{expression[place.end() :]}"
-        rest = _from(lines, row, f"{head}<<{changed}={equation[2]}>>{tail}", result)
+        rest = _changed_at(lines, row, f"{head}<<{changed}={equation[2]}>>{tail}", result)
     elif kind == "number" and (written := list(_NUMBER.finditer(expression))):
         place = written[int(rng.integers(len(written)))]
         known = {*numbers_in(question), *(equation[2] for line in lines[:row] for equation in EQUATION.finditer(line))}
         others = sorted(other for other in known if value_of(other) not in (None, value_of(place[0])))
         if others:
             changed = f"{expression[: place.start()]}{rng.choice(others)}{expression[place.end() :]}"
-            rest = _from(lines, row, f"{head}<<{changed}={equation[2]}>>{tail}", result)
+            rest = _changed_at(lines, row, f"{head}<<{changed}={equation[2]}>>{tail}", result)
     if not rest or (answers := [equation[2] for line in rest for equation in EQUATION.finditer(line)]) == []:
         return None
     copy = "\n".join([*rest, f"{ANSWER}{answers[-1].strip()}"])
@@ -121,7 +121,7 @@ def _plausible(results: Sequence[Fraction], worked: Sequence[Fraction]) -> bool:
     return all(value <= 20 * max(worked) and (value.denominator == 1 or not whole) for value in results)
 
 
-def _from(lines: Sequence[str], row: int, changed: str, result: Fraction | None) -> list[str] | None:
+def _changed_at(lines: Sequence[str], row: int, changed: str, result: Fraction | None) -> list[str] | None:
     """The lines with a changed one; its result, and all that follows from it, is worked out anew."""
     equation = EQUATION.search(changed)
     assert equation is not None

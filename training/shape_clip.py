@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
 from training.card import write_card
 from training.lexicon import PAIRS, captions
-from training.segmenter import averaged, save
+from training.segmenter import save
+from training.tower_clip import jittered_texts, train_projections
 
 HELD_OUT = 0.1
 LEAST = 30  # points that are left of an object
@@ -107,34 +107,25 @@ def main() -> None:
     worded = [text for _ in range(options.wordings) for text in captions(rng)]
     texts = sentence_encoder().encode_together(worded).view(options.wordings, -1, 384)
     model = Projections(ShapeStatistics()).train()
-    average = averaged(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=options.decay)
-    started = time.time()
-    for step in range(options.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / options.steps)))
+
+    def batch_loss() -> tuple[torch.Tensor, dict[str, float]]:
         chosen = torch.from_numpy(rng.integers(len(features), size=options.batch))
-        wording = texts[rng.integers(options.wordings)]
-        wording = functional.normalize(wording + 0.01 * torch.randn(wording.shape), dim=1)
-        loss = kind_contrast(model.logits(features[chosen], wording), kind[chosen], color[chosen])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimiser.step()
-        with torch.no_grad():
-            model.scale.clamp_(0, 4.0)
-        average.update_parameters(model)
-        if step % 500 == 499:
-            found = right_kinds(average.module, apart, held_kind, texts[0])
-            print(f"step {step + 1}, {time.time() - started:.0f} s, loss {loss.item():.3f}, held out {found}", flush=True)
-    save(average.module, options.out)
+        logits = model.logits(features[chosen], jittered_texts(texts[rng.integers(options.wordings)]))
+        loss = kind_contrast(logits, kind[chosen], color[chosen])
+        return loss, {"loss": loss.item()}
+
+    def held_out_kinds(average: Projections) -> dict[str, float]:
+        return right_kinds(average, apart, held_kind, texts[0])
+
+    trained = train_projections(model, options.steps, options.rate, options.decay, batch_loss, held_out_kinds)
+    save(trained, options.out)
     write_card(
         options.out,
         "shape",
         "pcm_ros.models.tower_clip: statistics of points (shape_statistics.py) and MiniLM, frozen; projections of three and two layers",
         f"python -m training.shape_clip --data DATA --copies {options.copies} --steps {options.steps} --decay {options.decay} "
         f"--seed {options.seed}",
-        {name: round(value, 4) for name, value in right_kinds(average.module, apart, held_kind, texts[0]).items()},
+        {name: round(value, 4) for name, value in held_out_kinds(trained).items()},
         {"objects": len(learnt), "looks": len(looks), "looks_seen": options.steps * options.batch, "seed": options.seed},
         "Points of objects of simulated scenes as perception finds them (training/shape_points.py): no real depth camera was ever seen.",
         "Knows eight kinds of things by their shape and nothing of their colours: what it says of those is noise.",

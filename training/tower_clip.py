@@ -131,6 +131,46 @@ def evaluate(model: Projections, features: torch.Tensor, kind: np.ndarray, colou
     return held_out_figures(logits, kind, colour)
 
 
+def train_projections(
+    model: Projections,
+    steps: int,
+    rate: float,
+    decay: float,
+    batch_loss: Callable[[], tuple[torch.Tensor, dict[str, float]]],
+    held_out: Callable[[Projections], dict[str, float]],
+) -> Projections:
+    """Train projections in place; their moving average.
+
+    Args:
+        batch_loss: loss of the next batch, and its parts. held_out: figures of a model, shown on the way.
+    """
+    average = averaged(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    start, log = time.time(), list[dict[str, float]]()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
+        loss, parts = batch_loss()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimiser.step()
+        with torch.no_grad():
+            model.scale.clamp_(0, 4.0)
+        average.update_parameters(model)
+        log.append(parts)
+        if step % 400 == 399:
+            means = {name: round(float(np.mean([entry[name] for entry in log])), 3) for name in parts}
+            print(f"step {step + 1}, {time.time() - start:.0f} s, {means}, held out {held_out(average.module)}", flush=True)
+            log.clear()
+    return average.module
+
+
+def jittered_texts(texts: torch.Tensor) -> torch.Tensor:
+    """Unit sentence vectors (K, 384) with a little noise, between the wordings that were encoded and those that were not."""
+    return functional.normalize(texts + 0.01 * torch.randn(texts.shape), dim=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("training/data"))
@@ -167,32 +207,15 @@ def main() -> None:
     features, kind, colour = data["train"], data["train_kind"].numpy(), data["train_colour"].numpy()
     test = (data["test"], data["test_kind"].numpy(), data["test_colour"].numpy(), data["texts"][0])
     model = Projections(tower).train()
-    average = averaged(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=options.decay)
-    start, log = time.time(), []
-    for step in range(options.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / options.steps)))
+
+    def batch_loss() -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(len(features), size=options.batch)
-        texts = data["texts"][rng.integers(options.wordings)]
-        # a little noise between the wordings that were encoded and those that were not
-        texts = functional.normalize(texts + 0.01 * torch.randn(texts.shape), dim=1)
-        logits = model.logits(recipe.jitter(features[chosen].float()), texts)
-        loss, parts = recipe.loss(logits, kind[chosen], colour[chosen])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimiser.step()
-        with torch.no_grad():
-            model.scale.clamp_(0, 4.0)
-        average.update_parameters(model)
-        log.append(parts)
-        if step % 400 == 399:
-            means = {name: round(float(np.mean([entry[name] for entry in log])), 3) for name in parts}
-            print(f"step {step + 1}, {time.time() - start:.0f} s, {means}, held out {evaluate(average.module, *test)}", flush=True)
-            log.clear()
-    save(average.module, out)
-    figures = evaluate(average.module, *test)
+        texts = jittered_texts(data["texts"][rng.integers(options.wordings)])
+        return recipe.loss(model.logits(recipe.jitter(features[chosen].float()), texts), kind[chosen], colour[chosen])
+
+    trained = train_projections(model, options.steps, options.rate, options.decay, batch_loss, lambda average: evaluate(average, *test))
+    save(trained, out)
+    figures = evaluate(trained, *test)
     print("held out", figures, flush=True)
     write_card(
         out,

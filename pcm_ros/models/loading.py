@@ -55,8 +55,8 @@ def set_threads(threads: int | None = None) -> int:
 
 def fast_precision() -> torch.dtype:
     """What large matrices and convolutions are best computed in: bfloat16 where the processor does more of it a second (AMX; AMD's AVX-512
-    BF16); elsewhere float32. Without those instructions bfloat16 is emulated, and an Intel processor that has AVX-512 BF16 but no AMX, or
-    shows none to a virtual machine, does half as many of its products at a time: 192 x 576 by 576 x 1536 in 4.1 instead of 2.1 ms."""
+    BF16); elsewhere float32. Without those instructions bfloat16 is emulated; on an Intel processor that has AVX-512 BF16 but no AMX, or
+    shows none to a virtual machine, the segmenter and large matrices were slower in it than in float32."""
     able = torch.cpu.get_capabilities()
     intel = "intel" in str(able.get("cpu_name", "")).lower()
     return torch.bfloat16 if able.get("amx_bf16") or (able.get("avx512_bf16") and not intel) else torch.float32

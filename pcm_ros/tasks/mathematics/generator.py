@@ -66,7 +66,7 @@ class StepGenerator:
         first: proposals at the root. each: proposals per open beam, or, with `by_votes`, per vote of an open beam: then nothing is pruned
             but by the strategy, and the solutions are plain samples.
         temperature: of the draws; 0 = always the likeliest step.
-        longest: tokens of a step; of the lines of GSM8K's solutions one in a thousand is longer than 64.
+        longest: tokens of a step; hardly a line of GSM8K's solutions is longer than 64.
         stop_here: whether to propose, beside the drawn steps, to stop with the last result as the answer.
         calculate: whether marked equations are filled in by the exact calculator.
         preamble: worked examples in front of the question, for models without an adapter.
