@@ -7,6 +7,10 @@ colours and on kinds counts, biases and a scale. They make softmax(log-odds) ove
 the chosen object is the right one (as temperature scaling does for one model, Guo et al., arXiv 1706.04599), and sigmoid(log-odds) of the
 best object, fused over the views, the probability that what the phrase says is there at all. After that, energies of different experts are
 nats of one currency and can be summed. The file also holds the words that the experts know from their training.
+
+An expert that is never wrong on these scenes may be wrong on others, and then the rest must be able to outvote it. So the weights of
+several experts are fitted to scenes in which each of them now and then takes one object for another (`mistaken`); scale and biases after
+that to the scenes as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,7 @@ from training.lexicon import known_words
 
 UNSEEN = -20.0  # log-odds of what no view shows
 DECAY = 1e-3  # of all numbers, squared: what an expert is worth on other scenes than these is not known, none shall be left out or rule
+MISTAKES, COPIES = 0.2, 3  # how often an expert takes an object for another of the scene, in how many copies of each scene
 
 
 @dataclass(frozen=True)
@@ -113,23 +118,49 @@ def losses(x: Tensor, scenes: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     return torch.cat(choice).mean(), presence
 
 
-def fit(scenes: Sequence[SceneEvidence], names: Sequence[str]) -> dict[str, object]:
-    """The calibration of these experts together, and what it is worth."""
-    parts = [answers(scene, names) for scene in scenes]
-    x = torch.zeros(2 * len(names) + 5, dtype=torch.float64, requires_grad=True)
+def mistaken(scene: Answers, rng: np.random.Generator) -> Answers:
+    """The scene, but now and then (MISTAKES) an expert says of an object, in all views, what it said of another one."""
+
+    def confuse(told: Tensor) -> Tensor:
+        confused = told.clone()
+        for expert, number in np.argwhere(rng.random((told.shape[0], told.shape[2])) < MISTAKES):
+            other = rng.integers(told.shape[2])
+            confused[expert, :, number] = told[expert, :, other].where(scene.seen[:, number], torch.zeros(()))
+        return confused
+
+    return replace(scene, color=confuse(scene.color), thing=confuse(scene.thing))
+
+
+def minimised(scenes: Sequence[Answers], start: Tensor, free: slice) -> Tensor:
+    """The numbers (2 E + 5,) of least loss on these scenes, all but the free ones as in `start`."""
+    x = start[free].clone().requires_grad_()
     optimiser = torch.optim.LBFGS([x], max_iter=150, line_search_fn="strong_wolfe")
+
+    def whole() -> Tensor:
+        return torch.cat((start[: free.start], x))
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        choice, presence = losses(x, parts)
+        choice, presence = losses(whole(), scenes)
         total = choice + presence + DECAY * x.square().sum()
         total.backward()
         return total
 
     optimiser.step(closure)
-    with torch.no_grad():
-        color, thing, *numbers = of_numbers(x.detach(), len(names))
-        choice, presence = losses(x, parts)
+    return whole().detach()
+
+
+def fit(scenes: Sequence[SceneEvidence], names: Sequence[str]) -> dict[str, object]:
+    """The calibration of these experts together, and what it is worth."""
+    parts, rng = [answers(scene, names) for scene in scenes], np.random.default_rng(0)
+    x = torch.zeros(2 * len(names) + 5, dtype=torch.float64)
+    if len(names) > 1:
+        x = minimised([mistaken(part, rng) for part in parts for _ in range(COPIES)], x, slice(0, None))
+        x = minimised(parts, x, slice(2 * len(names), None))
+    else:
+        x = minimised(parts, x, slice(0, None))
+    color, thing, *numbers = of_numbers(x, len(names))
+    choice, presence = losses(x, parts)
     found = Calibration(_rounded(names, color), _rounded(names, thing), *(round(float(number), 4) for number in numbers))
     phrases = sum(int((scene.right != NOT_PERCEIVED).sum()) for scene in scenes)
     return {**asdict(found), "choice_nats": round(float(choice), 4), "presence_nats": round(float(presence), 4), "phrases": phrases}

@@ -62,7 +62,7 @@ class ManipulationConfig:
         attempts, holds, present: of the policy (see PolicyConfig).
     """
 
-    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors")
+    grounders: tuple[str, ...] = ("segmenter", "pcm-clip-resnet", "pcm-clip-towers", "pcm-clip-colors", SHAPES)
     proposals: int = 256
     iterations: int = 6
     agreement: float = 0.98
