@@ -86,7 +86,9 @@ def content_digest(path: Path) -> str:
 
 def plain(value: Any) -> Any:
     """Plain JSON types from arrays, numbers, paths, tuples and mappings; NaN and infinities become null. TypeError for anything else."""
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()  # names of files that are no UTF-8 hold lone surrogates
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
@@ -95,9 +97,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
-        return str(value)
+        return plain(str(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     raise TypeError(f"a record or configuration holds {type(value).__name__}; allowed: None, text, numbers, arrays, paths, lists, mappings")
@@ -141,7 +143,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def commit_of(file: Path) -> str:
-    """The commit of the repository that holds a file; if any of its files is changed, "+" and a digest of the changes behind it.
+    """The commit of the repository that holds a file; if any of its files is changed or new, "+" and a digest of the changes behind it.
 
     Raises:
         OSError, subprocess.SubprocessError: there is no git, or no repository holds the file (one in whose folder it lies may not).
@@ -149,6 +151,9 @@ def commit_of(file: Path) -> str:
     root = Path(_git(file.parent, "rev-parse", "--show-toplevel"))
     _git(root, "ls-files", "--error-unmatch", str(file.resolve()))
     changes = _git(root, "diff", "HEAD")
+    for name in filter(None, _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")):
+        if (new := root / name).is_file():
+            changes += f"{name} {content_digest(new)}\n"
     commit = _git(root, "rev-parse", "--short=12", "HEAD")
     return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else commit
 

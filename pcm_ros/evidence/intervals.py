@@ -15,23 +15,25 @@ RESAMPLES = 5000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its 95% interval, and from how many independent observations it comes. NaN (null in JSON) = unknown."""
+    """A number, its 95% interval, and from how many independent observations it comes. NaN (null in JSON) = unknown. `share`: it is a share
+    of outcomes, 0..1, such as others can be drawn beside."""
 
     value: float
     low: float
     high: float
     n: int
+    share: bool = False
 
     def as_json(self) -> dict[str, float | int | None]:
-        """{"value", "low", "high", "n"} with null for what is not a finite number."""
+        """{"value", "low", "high", "n", "share"} with null for what is not a finite number."""
         numbers = {name: float(getattr(self, name)) for name in ("value", "low", "high")}
-        return {**{name: number if math.isfinite(number) else None for name, number in numbers.items()}, "n": self.n}
+        return {**{name: number if math.isfinite(number) else None for name, number in numbers.items()}, "n": self.n, "share": self.share}
 
     @classmethod
     def from_json(cls, data: Mapping[str, float | int | None]) -> Estimate:
-        """The inverse of `as_json`. Raises KeyError if one of the four is missing."""
+        """The inverse of `as_json`. Raises KeyError if one of the first four is missing."""
         value, low, high = (math.nan if (number := data[name]) is None else float(number) for name in ("value", "low", "high"))
-        return cls(value, low, high, int(data["n"] or 0))
+        return cls(value, low, high, int(data["n"] or 0), bool(data.get("share")))
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g}, n = {self.n})"
@@ -43,9 +45,9 @@ def rate(outcomes: Sequence[bool]) -> Estimate:
 
     n, successes = len(outcomes), int(sum(bool(outcome) for outcome in outcomes))
     if n == 0:
-        return Estimate(math.nan, 0.0, 1.0, 0)
+        return Estimate(math.nan, 0.0, 1.0, 0, share=True)
     interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+    return Estimate(successes / n, float(interval.low), float(interval.high), n, share=True)
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:

@@ -61,12 +61,7 @@ class Journal:
         self._others: list[bytes] = []
         self._lines: dict[str, bytes] = {}  # id -> the line of its entry
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise JournalError(f"{path} is in use by another run; wait for it, or write to another --json file") from None
+        self._file = self._opened()
         try:
             self.entries = self._read()
             if fresh and self.entries:
@@ -74,6 +69,22 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
+
+    def _opened(self) -> IO[bytes]:
+        """The file of this path, locked. A run that ended in between has deleted or replaced the one that was opened: then once more."""
+        while True:
+            file = self.path.open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                raise JournalError(f"{self.path} is in use by another run; wait for it, or write to another --json file") from None
+            try:
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    return file
+            except FileNotFoundError:
+                pass
+            file.close()
 
     def _read(self) -> dict[str, Entry]:
         self._file.seek(0)
@@ -119,11 +130,21 @@ class Journal:
         return self.entries[identity]
 
     def _forget(self) -> None:
-        self._file.truncate(0)
-        self._file.writelines(self._others)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.entries = {}
+        """Keep the entries of others alone: written beside the file, locked, and put in its place, so that a kill loses none."""
+        beside = self.path.with_name(self.path.name + ".new")
+        file = beside.open("w+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.writelines(self._others)
+            file.flush()
+            os.fsync(file.fileno())
+            beside.replace(self.path)
+        except BaseException:
+            file.close()
+            beside.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file, self.entries = file, {}
 
     def remove(self, written: Collection[str]) -> None:
         """Forget the entries of these ids, since they are elsewhere now; delete the file if it holds no others."""

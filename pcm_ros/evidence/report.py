@@ -49,7 +49,7 @@ def write_report(
     clips, left_out = _clips(document.records, Path(json_path).parent, clip_limit, clip_bytes)
     alike = [{name: e for name, e in document.results.items() if name.endswith(ending)} for ending in together]
     single = {name: e for name, e in document.results.items() if not any(name in group for group in alike)}
-    rates = {name: e for name, e in single.items() if 0 <= e.value <= 1 and e.low >= 0 and e.high <= 1}
+    rates = {name: e for name, e in single.items() if e.share}
     alike += [{name: e} for name, e in single.items() if name not in rates and math.isfinite(e.low)]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -23,7 +23,7 @@ def test_the_json_holds_all_that_the_design_asks_for(tmp_path: Path) -> None:
     assert data["config"] == {"folder": str(tmp_path), "count": 9}
     assert data["results"]["success"]["value"] == pytest.approx(6 / 9)
     assert data["results"]["success"]["low"] == pytest.approx(0.3542, abs=1e-4)
-    assert data["results"]["errors"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.2991, abs=1e-4), "n": 9}
+    assert data["results"]["errors"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.2991, abs=1e-4), "n": 9, "share": True}
     assert [record["id"] for record in data["records"]] == [f"item-{n}" for n in range(9)]
     assert all(record["seconds"] >= 0 for record in data["records"])
     assert data["seconds"] > 0

@@ -31,6 +31,12 @@ def test_the_commit_speaks_of_the_whole_repository_that_holds_the_code(tmp_path:
     assert changed.startswith(f"{commit}+")
     other.write_text("3\n")
     assert commit_of(module) not in (changed, commit)
+    more = commit_of(module)
+    (module.parent / "new.py").write_text("VALUE = 1\n")
+    new = commit_of(module)
+    assert new not in (more, commit)
+    (module.parent / "new.py").write_text("VALUE = 2\n")
+    assert commit_of(module) not in (new, more)
     installed = tmp_path / "environment" / "module.py"
     installed.parent.mkdir()
     installed.write_text("1\n")

@@ -115,7 +115,7 @@ def test_pairs_need_the_same_items() -> None:
 def test_estimates_survive_json() -> None:
     estimate = Estimate(0.5, math.nan, 0.75, 3)
     data = estimate.as_json()
-    assert data == {"value": 0.5, "low": None, "high": 0.75, "n": 3}
+    assert data == {"value": 0.5, "low": None, "high": 0.75, "n": 3, "share": False}
     back = Estimate.from_json(data)
     assert math.isnan(back.low)
     assert (back.value, back.high, back.n) == (0.5, 0.75, 3)

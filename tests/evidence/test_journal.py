@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,47 @@ def test_the_same_id_is_not_kept_twice(tmp_path: Path) -> None:
 def test_lines_are_plain_json(tmp_path: Path) -> None:
     filled(tmp_path / "journal", 1)
     assert json.loads((tmp_path / "journal").read_text())["record"] == {"id": "item-0", "value": 0.0}
+
+
+def test_a_full_disk_while_forgetting_loses_no_record_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    filled(path)
+    with Journal(path, "bench", {"seed": 2}) as other:
+        other.append(entry("item-0"))
+        before = path.read_bytes()
+
+        def full(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            other.remove(["item-0"])
+        monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_journal_that_was_deleted_while_it_was_opened_is_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "journal", []
+    filled(path)
+
+    def ended(self: Path, *arguments: object) -> object:
+        file = real(self, *arguments)
+        if not opened:
+            self.unlink()  # as another run does at its end
+        opened.append(self)
+        return file
+
+    real = Path.open
+    monkeypatch.setattr(Path, "open", ended)
+    with Journal(path, "bench", {"seed": 1}) as journal:
+        journal.append(entry("item-7"))
+    assert len(opened) == 2
+    with Journal(path, "bench", {"seed": 1}) as journal:
+        assert list(journal.entries) == ["item-7"]
+
+
+def test_names_that_are_no_utf8_are_kept_as_text(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", "bench", {"data": Path(os.fsdecode(b"\xff.json"))}) as journal:
+        kept = journal.append(entry("item-0", error=os.fsdecode(b"no \xff.mp4")))
+        assert kept.record["error"] == "no \\udcff.mp4"
