@@ -4,14 +4,12 @@ Runs `pcm bench ros`: it starts the manipulation system on a ROS domain of its o
 outcome by the simulator's truth. The launch ends with the bench; its report lies at json:= (HTML beside it).
 """
 
-import sys
-
 from launch import LaunchDescription
 from launch.actions import ExecuteProcess
 from launch.substitutions import LaunchConfiguration
 
 from pcm_ros.bringup import Argument
-from pcm_ros.launch_actions import declared, ending_with
+from pcm_ros.launch_actions import PYTHON, declared, ending_with
 
 ARGUMENTS = (
     Argument("suite", "relations-1", "benchmark task of the simulator: see pcm bench ros --help"),
@@ -26,7 +24,7 @@ def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs; `--show-args` lists the arguments."""
     words = [word for argument in ARGUMENTS for word in (f"--{argument.name}", LaunchConfiguration(argument.name))]
     bench = ExecuteProcess(
-        cmd=[sys.executable, "-m", "pcm_ros.cli", "bench", "ros", *words],
+        cmd=[PYTHON, "-m", "pcm_ros.cli", "bench", "ros", *words],
         name="bench",
         output="screen",
         emulate_tty=True,

@@ -4,20 +4,20 @@ The same nodes and parameters as `pcm launch manipulation`: both read pcm_ros.br
 carried out; without one the system waits for goals on the action /consensus/manipulate.
 """
 
-import sys
-
 from launch import Action, LaunchDescription
 from launch.actions import ExecuteProcess
 
 from pcm_ros import bringup
-from pcm_ros.launch_actions import description, ending_with
+from pcm_ros.launch_actions import PYTHON, description, ending_with
 
 
-def goal(system: bringup.System) -> list[Action]:
-    """The client that sends the instruction, if there is one."""
+def goal(system: bringup.System, namespace: str) -> list[Action]:
+    """The client that sends the instruction, if there is one, to the system in this namespace."""
     if not system.instruction:
         return []
-    words = [sys.executable, "-m", "pcm_ros.cli", "send", system.instruction, "--seed", str(system.seed), "--timeout", "180"]
+    words = [PYTHON, "-m", "pcm_ros.cli", "send", system.instruction, "--seed", str(system.seed), "--timeout", "180"]
+    if namespace:
+        words += ["--namespace", namespace]
     return ending_with(ExecuteProcess(cmd=words, name="send", output="screen"), "the goal was reached", "the goal was not reached")
 
 

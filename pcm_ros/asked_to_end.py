@@ -15,19 +15,23 @@ class AskedToEnd:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = 0
 
     def set(self) -> None:
         """Somebody asks."""
-        self._asked = True
+        self._asked += 1
 
     def is_set(self) -> bool:
         """Whether somebody has asked."""
-        return self._asked
+        return self._asked > 0
+
+    def insists(self) -> bool:
+        """Whether somebody has asked more than once."""
+        return self._asked > 1
 
     def wait(self, seconds: float) -> bool:
         """Wait until somebody asks, but no longer than this; whether somebody has."""
         until = time.monotonic() + seconds
         while not self._asked and (left := until - time.monotonic()) > 0:
             time.sleep(min(_LOOK, left))
-        return self._asked
+        return self.is_set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import yaml
 from pcm_ros.command_options import listed
 
 RELATION_SCORER = "pcm_ros.tasks.manipulation.assembly:build_relation_scorer"
+_FAST_DDS_2 = ("humble", "iron", "jazzy")
 Value = bool | int | float | str | list[str]
 
 
@@ -63,6 +65,7 @@ class System:
         parameter_file: read by all of them.
         instruction / seed: the goal to send once all are active; an empty instruction: none, the system waits for goals.
         hint: how goals are sent, for people.
+        namespace: of all nodes, without slashes at its ends; empty: none.
     """
 
     nodes: tuple[NodeSpec, ...]
@@ -70,6 +73,7 @@ class System:
     instruction: str = ""
     seed: int = 0
     hint: str = 'waiting for goals: pcm send "put the red mug to the left of the blue bowl"'
+    namespace: str = ""
 
 
 MANIPULATION_ARGUMENTS = (
@@ -81,12 +85,14 @@ MANIPULATION_ARGUMENTS = (
     Argument("simulator", "true", "whether to start the simulator; false: a real cell's driver offers topics and action"),
     Argument("config", "", "parameter file; empty: config/manipulation.yaml of the package"),
     Argument("output", "runs", "folder for the video of the episode; empty: none is made"),
+    Argument("namespace", "", "ROS namespace of all nodes, for several systems in one domain; empty: none"),
 )
 
 SERVICES_ARGUMENTS = (
     Argument("tasks", "", "tasks to serve, separated by commas; empty: all, or those that the parameter file names"),
     Argument("warm_up", "", "tasks whose models are loaded at once instead of by the first request, separated by commas"),
     Argument("config", "", "parameter file; empty: config/services.yaml of the package"),
+    Argument("namespace", "", "ROS namespace of the node and its services; empty: none"),
 )
 
 
@@ -106,7 +112,7 @@ def folder(name: str) -> Path:
 def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the processes of a system need in their environment and `given` leaves unset."""
     defaults = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(folder("config") / "fastdds.xml"),
+        profiles_variable(given): str(folder("config") / "fastdds.xml"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "RCUTILS_LOGGING_USE_STDOUT": "0",
         "PYTHONUNBUFFERED": "1",
@@ -120,6 +126,18 @@ def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": "16777216",
     }
     return {name: value for name, value in defaults.items() if name not in given}
+
+
+def profiles_variable(given: Mapping[str, str] = os.environ) -> str:
+    """The variable by which Fast DDS finds its profiles: Fast DDS 2, up to Jazzy, knows another one than Fast DDS 3."""
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if given.get("ROS_DISTRO", "") in _FAST_DDS_2 else "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
+def namespace_complaint(name: str) -> str:
+    """What is wrong with a namespace; empty: nothing."""
+    if not name or re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+        return ""
+    return f"namespace is '{name}'; allowed: names of letters, digits and _ that begin with no digit, with / between them"
 
 
 def parse_arguments(words: Sequence[str], known: Sequence[Argument]) -> dict[str, str]:
@@ -136,15 +154,33 @@ def parse_arguments(words: Sequence[str], known: Sequence[Argument]) -> dict[str
 
 
 def read_parameters(path: Path) -> dict[str, dict[str, Any]]:
-    """Node name -> parameters of a ROS parameter file. Raises LaunchError: it is missing or of another form."""
+    """Node name -> parameters of a ROS parameter file; a section "/**/name", which is for the node in any namespace, counts as "name".
+
+    Raises:
+        LaunchError: it is missing or of another form.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LaunchError(f"parameter file '{path}' cannot be read: {error}") from error
     try:
-        return {str(name): dict(section["ros__parameters"] or {}) for name, section in content.items()}
+        return {_node_of(str(name)): dict(section["ros__parameters"] or {}) for name, section in content.items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise LaunchError(f"parameter file '{path}': each section must be 'node_name: {{ros__parameters: {{...}}}}' ({error!r})") from error
+
+
+def _node_of(section: str) -> str:
+    return section if section == "/**" else section.removeprefix("/**").lstrip("/")
+
+
+def _check_sections(path: Path, nodes: Sequence[NodeSpec], namespace: str) -> None:
+    """Raises LaunchError for sections that are of nodes without namespace, where there is one: ROS would pass over them."""
+    written = yaml.safe_load(path.read_text(encoding="utf-8")) if namespace else {}
+    if hidden := [node.name for node in nodes if node.name in written or f"/{node.name}" in written]:
+        raise LaunchError(
+            f"parameter file '{path}': section '{hidden[0]}' is of a node without namespace; with namespace '{namespace}' write "
+            f"'/**/{hidden[0]}'"
+        )
 
 
 def manipulation(values: Mapping[str, str]) -> System:
@@ -167,16 +203,27 @@ def manipulation(values: Mapping[str, str]) -> System:
     nodes.append(NodeSpec("generator_node", "generator", {"cameras": views}))
     nodes += [NodeSpec("scorer_node", name, essential=False) for name in chosen]
     judges = [name for name in chosen if scorers[name]["scorer"] == RELATION_SCORER]
+    if not judges:
+        raise LaunchError(
+            f"parameter file '{path}' has no section with 'scorer: {RELATION_SCORER}' for the views {views}: at least one is needed, to "
+            "say which objects are meant and whether the goal holds"
+        )
+    of_view = [chosen[name] for name in judges]
     consensus: dict[str, Value] = {
         "cameras": views,
         "scorers": list(chosen),
-        "scorer_names": [f"relation:{chosen[name]}" if name in judges else name for name in chosen],
+        # As in one process; a second one of a view is called as its section.
+        "scorer_names": [
+            f"relation:{chosen[name]}" if name in judges and of_view.index(chosen[name]) == judges.index(name) else name for name in chosen
+        ],
         "scorer_views": list(chosen.values()),
         "judges": judges,
         "output": _absolute(values["output"]),
     }
     nodes.append(NodeSpec("consensus_node", "consensus", consensus))
-    return System(tuple(nodes), path.resolve(), values["instruction"], _integer("seed", values["seed"]))
+    namespace = _namespace(values["namespace"])
+    _check_sections(path, nodes, namespace)
+    return System(tuple(nodes), path.resolve(), values["instruction"], _integer("seed", values["seed"]), namespace=namespace)
 
 
 def services(values: Mapping[str, str]) -> System:
@@ -186,7 +233,10 @@ def services(values: Mapping[str, str]) -> System:
         raise LaunchError(f"parameter file '{path}' does not exist; remedy: leave `config` out, or name a file")
     parameters: dict[str, Value] = {name: words for name in ("tasks", "warm_up") if (words := list(listed(values[name])))}
     hint = "waiting for requests, see `ros2 service list`, or ask from Python: pcm_ros.services_client.ServicesClient"
-    return System((NodeSpec("services_node", "services", parameters),), path.resolve(), hint=hint)
+    nodes, namespace = (NodeSpec("services_node", "services", parameters),), _namespace(values["namespace"])
+    read_parameters(path)
+    _check_sections(path, nodes, namespace)
+    return System(nodes, path.resolve(), hint=hint, namespace=namespace)
 
 
 SYSTEMS = {"manipulation": (MANIPULATION_ARGUMENTS, manipulation), "services": (SERVICES_ARGUMENTS, services)}
@@ -200,9 +250,11 @@ def system(name: str, words: Sequence[str]) -> System:
     return make(parse_arguments(words, arguments))
 
 
-def command(node: NodeSpec, parameter_file: Path) -> list[str]:
+def command(node: NodeSpec, parameter_file: Path, namespace: str = "") -> list[str]:
     """The command line of one process."""
     words = [sys.executable, "-m", f"pcm_ros.nodes.{node.executable}", "--ros-args", "-r", f"__node:={node.name}"]
+    if namespace:
+        words += ["-r", f"__ns:=/{namespace}"]
     words += ["--params-file", str(parameter_file)]
     for old, new in node.remappings.items():
         words += ["-r", f"{old}:={new}"]
@@ -221,6 +273,12 @@ def _integer(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
         raise LaunchError(f"argument '{name}' is '{text}'; allowed: a whole number from 0 to 2**63 - 1")
     return int(text)
+
+
+def _namespace(name: str) -> str:
+    if complaint := namespace_complaint(name):
+        raise LaunchError(f"argument {complaint}")
+    return name.strip("/")
 
 
 def _absolute(path: str) -> str:

@@ -101,6 +101,7 @@ def send(
     means: Means = None,
     seed: Seed = 0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the system to answer.")] = 30.0,
+    namespace: Annotated[str, typer.Option(help="ROS namespace of the system's nodes; empty: none.")] = "",
 ) -> None:
     """Send an instruction, or a picture of the goal, to a running system and show each iteration. Exit code 0 only on success."""
     import os
@@ -112,22 +113,22 @@ def send(
     view, correspondence = _shown(instruction, picture, means)
     os.environ.update(bringup.environment())
     from pcm_ros.client import ManipulationClient, NotAvailable
-    from pcm_ros.console import INTERRUPTED, result_line, state_line, stop_on_signals
+    from pcm_ros.console import INTERRUPTED, ended_goal, result_line, state_line, stop_on_signals
     from pcm_ros.msg import ConsensusState
 
     console = Console(emoji=False)
-    with stop_on_signals() as asked, ManipulationClient() as client:
+    if complaint := bringup.namespace_complaint(namespace):
+        _fail(f"--{complaint}")
+    with stop_on_signals() as asked, ManipulationClient(namespace=namespace) as client:
         try:
 
             def show(state: ConsensusState) -> None:
                 console.print(state_line(state), highlight=False, soft_wrap=True)
 
-            goal = client.start(instruction, seed, show, timeout, view, correspondence)
-            while not goal.done() and client.ready():
-                if asked.wait(0.05):
-                    goal.cancel()
-                    break
-            outcome = goal.result(15.0)
+            goal = client.start(instruction, seed, show, timeout, view, correspondence, asked.is_set)
+            outcome = ended_goal(goal, asked, console)
+        except KeyboardInterrupt:
+            _fail("interrupted before the goal was accepted: nothing was begun", INTERRUPTED)
         except (NotAvailable, TimeoutError) as error:
             _fail(str(error), INTERRUPTED if asked.is_set() else 1)
         console.print(result_line(outcome.success, outcome.error, outcome.message), highlight=False)
@@ -182,7 +183,7 @@ def run(
             raise ValueError(f"--views names {sorted(unknown)}; the cameras are {cameras}")
         workcell = FewerViews(cell, chosen)
         policy = build_policy(workcell, chosen, settings)
-    except (ValueError, KeyError, ModelUnavailable) as error:
+    except (ValueError, KeyError, TypeError, ModelUnavailable) as error:
         _fail(str(error))
     goal: str | Goal = instruction
     if view is not None:
@@ -195,7 +196,13 @@ def run(
         instruction = goal.text
         console.print(state_line(read_message(goal)), highlight=False, soft_wrap=True)
     name = re.sub(r"[^a-z0-9]+", "-", instruction.lower()).strip("-")[:40] or "episode"
-    recorder = EpisodeRecorder(output / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200]) if video else None
+    try:
+        if actions is not None:
+            actions.parent.mkdir(parents=True, exist_ok=True)
+            actions.touch()
+        recorder = EpisodeRecorder(output / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}.mp4", instruction[:200]) if video else None
+    except OSError as error:
+        _fail(f"'{error.filename}' cannot be written: {error.strerror}; remedy: another --output or --actions")
     with stop_on_signals() as asked:
         for event in policy.run(goal, seed, asked.is_set):
             if isinstance(event, Executed):
@@ -213,7 +220,6 @@ def run(
         recorder.close()
         console.print(f"video: {recorder.path}" if recorder.path.exists() else "video: none", highlight=False, soft_wrap=True)
     if actions is not None:
-        actions.parent.mkdir(parents=True, exist_ok=True)
         actions.write_text(json.dumps({"instruction": instruction, "seed": seed, "scene": scene, "actions": done}, indent=1))
     raise typer.Exit(0 if end.success else INTERRUPTED if asked.is_set() else 1)
 

@@ -29,10 +29,14 @@ from pcm_ros.action import Manipulate
 from pcm_ros.nodes.checked_messages import checked_integer, checked_message
 from pcm_ros.nodes.conversions import pick_place_from_message, read_goal_picture, relation_message, write_goal_picture
 from pcm_ros.nodes.discovery import ActionClientWhileSpinning, Repeated, SentGoal, greeting
+from pcm_ros.nodes.ros_workcell import SAFE_END
 from pcm_ros.tasks.manipulation.goal import Relation
 from pcm_ros.tasks.manipulation.workcell import PickPlace, View
 
+GOAL_END = SAFE_END + 5.0
+"""Seconds that a goal may take to end after its cancellation: those of a motion, and some for the way."""
 _ASK_AGAIN = 5.0  # seconds, for the first answer of a service
+_HEARD = 1.0  # seconds to wait until a cancellation has been heard, where the client may end right afterwards
 _GOAL_ANSWER = 20.0  # seconds that a node that is there may take to accept a goal
 _MOST_SEED = 2**63 - 1
 
@@ -99,16 +103,26 @@ class RunningGoal:
         self._client, self._handle = client, handle
         self._result = handle.get_result_async()
 
-    def cancel(self) -> None:
-        """Ask for a safe end; `result` then says CANCELED, or EXECUTION where the arm is not known to have stopped. Returns at once."""
-        self._handle.cancel_goal_async()
+    def cancel(self, wait: float = 0.0) -> None:
+        """Ask for a safe end; `result` then says CANCELED, or EXECUTION where the arm is not known to have stopped.
+
+        Args:
+            wait: seconds to wait at most until the node has heard of it; 0: return at once.
+        """
+        heard = threading.Event()
+        self._handle.cancel_goal_async().add_done_callback(lambda _: heard.set())
+        heard.wait(wait)
 
     def done(self) -> bool:
         return bool(self._result.done())
 
-    def result(self, timeout: float | None = None) -> Outcome:
-        """Wait for the end. Raises NotAvailable if the consensus node goes away, TimeoutError after `timeout` seconds."""
-        answer = self._client.wait(self._result, timeout, alive=self._client.ready)
+    def result(self, timeout: float | None = None, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Wait for the end.
+
+        Raises NotAvailable if the consensus node goes away, TimeoutError after `timeout` seconds, KeyboardInterrupt once `should_stop` says
+        so; the goal runs on.
+        """
+        answer = self._client.wait(self._result, timeout, alive=self._client.ready, should_stop=should_stop)
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise NotAvailable("the consensus node has forgotten this goal; was it restarted?")
         result = answer.result
@@ -122,12 +136,13 @@ class RosClient:
     Args:
         partner: the node that is talked to, for messages.
         domain_id: ROS domain; None: that of the environment.
+        namespace: in which the nodes of the system are; empty: none.
     """
 
-    def __init__(self, partner: str, domain_id: int | None = None) -> None:
+    def __init__(self, partner: str, domain_id: int | None = None, namespace: str = "") -> None:
         self._context, self._partner = Context(), partner
         rclpy.init(args=[], context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("pcm_client", context=self._context)
+        self.node = rclpy.create_node("pcm_client", context=self._context, namespace=namespace or None)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="pcm_client", daemon=True)
@@ -150,12 +165,19 @@ class RosClient:
         timeout: float | None = None,
         alive: Callable[[], bool] = lambda: True,
         meanwhile: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Any:
-        """The future's result. Raises TimeoutError, or NotAvailable when the other side is gone. `meanwhile` is called now and then."""
+        """The future's result. `meanwhile` is called now and then.
+
+        Raises:
+            TimeoutError: it did not come. NotAvailable: the other side is gone. KeyboardInterrupt: `should_stop` says so.
+        """
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done.wait(0.2):
+            if should_stop():
+                raise KeyboardInterrupt
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"no answer within {timeout:g} s")
             if not alive() and not done.wait(1.0):
@@ -183,10 +205,11 @@ class ManipulationClient(RosClient):
         consensus: name of the consensus node.
         simulator: name of the simulator node, for `reset` and `judge`.
         domain_id: ROS domain; None: that of the environment.
+        namespace: in which these nodes are; empty: none.
     """
 
-    def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None) -> None:
-        super().__init__(f"consensus node '{consensus}'", domain_id)
+    def __init__(self, consensus: str = "consensus", simulator: str = "sim", domain_id: int | None = None, namespace: str = "") -> None:
+        super().__init__(f"consensus node '{consensus}'", domain_id, namespace)
         self._consensus, self._simulator = consensus, simulator
         self._services: dict[str, tuple[Client, bool]] = {}  # kept, with whether it has answered yet
         self._action = ActionClientWhileSpinning(self.node, Manipulate, f"{consensus}/manipulate")
@@ -203,6 +226,7 @@ class ManipulationClient(RosClient):
         timeout: float = 10.0,
         picture: View | None = None,
         correspondence: Mapping[str, str] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> RunningGoal:
         """Send an instruction, or a picture of another scene in its place, and return when it was accepted.
 
@@ -214,10 +238,12 @@ class ManipulationClient(RosClient):
                 picture is given: else the goal ends with INVALID_INSTRUCTION.
             correspondence: name in the picture -> name of the object of the present scene that takes its part; those left out mean
                 themselves.
+            should_stop: whether to give up waiting.
 
         Raises:
             NotAvailable: no consensus node, or it is not active or does not answer (a goal that it accepts later is then cancelled).
             TypeError, ValueError: an argument of another type or out of its range.
+            KeyboardInterrupt: `should_stop` says so, or Ctrl-C (a goal that is accepted later is then cancelled).
         """
         who = dict(correspondence or {})
         goal = checked_message(
@@ -229,7 +255,12 @@ class ManipulationClient(RosClient):
             present=list(who.values()),
         )
         write_goal_picture(goal, picture, who)
-        if not self.ready() and not self._action.wait_for_server(timeout):
+        deadline = time.monotonic() + timeout
+        while not self.ready() and not self._action.wait_for_server(max(0.0, min(0.2, deadline - time.monotonic()))):
+            if should_stop():
+                raise KeyboardInterrupt
+            if time.monotonic() < deadline:
+                continue
             raise NotAvailable(
                 f"no consensus node '{self._consensus}' answers within {timeout:g} s: start one with `pcm launch manipulation`; if one "
                 "runs, compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (`pcm doctor`)"
@@ -238,13 +269,13 @@ class ManipulationClient(RosClient):
         deadline = time.monotonic() + timeout
         known = greeting(self._action, Manipulate)
         try:
-            self.wait(known.answer, max(timeout, _GOAL_ANSWER), self.ready, known.poll)
+            self.wait(known.answer, max(timeout, _GOAL_ANSWER), self.ready, known.poll, should_stop)
         except TimeoutError as error:
             raise NotAvailable(f"consensus node '{self._consensus}' is there, but does not answer: {error}; it hangs") from error
         while True:
             sent = SentGoal(self._action, Manipulate, goal, report)
             try:
-                handle = self.wait(sent.answer, max(timeout, _GOAL_ANSWER), self.ready)
+                handle = self.wait(sent.answer, max(timeout, _GOAL_ANSWER), self.ready, should_stop=should_stop)
             except BaseException as error:  # Ctrl-C too: else the arm may move, and nobody holds what would stop it
                 sent.withdraw()
                 if isinstance(error, TimeoutError):
@@ -257,6 +288,8 @@ class ManipulationClient(RosClient):
                 break
             if time.monotonic() > deadline:
                 raise NotAvailable(f"consensus node '{self._consensus}' rejects goals: it is not active; configure and activate it first")
+            if should_stop():
+                raise KeyboardInterrupt
             time.sleep(0.2)  # it is on its way up
         return RunningGoal(self, handle)
 
@@ -271,13 +304,14 @@ class ManipulationClient(RosClient):
     ) -> Outcome:
         """Bring about what a sentence says or a picture shows (see `start`), and wait for the end.
 
-        Raises NotAvailable, TimeoutError (the goal is then cancelled), TypeError, ValueError (an argument that does not fit).
+        Raises NotAvailable, TimeoutError, TypeError, ValueError (an argument that does not fit). Whatever ends the wait, Ctrl-C too,
+        cancels the goal: nobody would be left to stop the arm.
         """
         goal = self.start(instruction, seed, on_feedback, picture=picture, correspondence=correspondence)
         try:
             return goal.result(timeout)
-        except TimeoutError:
-            goal.cancel()
+        except BaseException:
+            goal.cancel(_HEARD)
             raise
 
     def reset(self, seed: int, task: str = "", timeout: float = 120.0) -> str:

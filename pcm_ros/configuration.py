@@ -12,6 +12,14 @@ from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 
 FIELDS = tuple(field.name for field in dataclasses.fields(ManipulationConfig))
 _DEFAULTS = ManipulationConfig()
+_ALLOWED: Mapping[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("text", (str,)),
+    tuple: ("a list", (list, tuple)),
+}
+"""Type of a default -> in words, and what may stand for it in YAML."""
 
 
 def manipulation_config(values: Mapping[str, Any]) -> ManipulationConfig:
@@ -24,12 +32,20 @@ def manipulation_config(values: Mapping[str, Any]) -> ManipulationConfig:
     for name in FIELDS:
         if name not in values:
             continue
-        value = values[name]
+        value, default = values[name], getattr(_DEFAULTS, name)
+        _check_type(name, value, default)
         if name == "weights":
             settings[name] = tuple(_weight(text) for text in value)
         else:
-            settings[name] = tuple(value) if isinstance(getattr(_DEFAULTS, name), tuple) else value
+            settings[name] = tuple(value) if isinstance(default, tuple) else value
     return ManipulationConfig(**settings)
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    kind = next(kind for kind in _ALLOWED if isinstance(default, kind))
+    wanted, allowed = _ALLOWED[kind]
+    if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
+        raise ValueError(f"parameter '{name}' is {value!r}; allowed: {wanted}, such as {default}")
 
 
 def manipulation_config_of(parameter_file: Path) -> ManipulationConfig:

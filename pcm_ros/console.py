@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pcm_ros.asked_to_end import AskedToEnd
-from pcm_ros.bringup import System
+from pcm_ros.bringup import System, environment
 
 INTERRUPTED = 130
 
@@ -87,15 +88,17 @@ def launch(system: System, verbose: bool, console: Console) -> int:
         if verbose or any(mark in line for mark in ("[WARN]", "[ERROR]", "[FATAL]", "cannot start")):
             console.print(f"[dim]\\[{name}] {escape(line)}[/]", highlight=False, soft_wrap=True)
 
+    os.environ.update(environment())  # before the client is made
     from pcm_ros.client import ManipulationClient, NotAvailable
     from pcm_ros.processes import BringupError, RunningSystem
 
     with stop_on_signals() as asked:
         running = RunningSystem(system, logs, show)
         try:
-            with running:
-                console.print(f"{len(running.nodes)} processes: {', '.join(running.nodes)}; logs in {logs}", highlight=False)
-                with ManipulationClient() as client:
+            with ManipulationClient(namespace=system.namespace) as client:
+                running.refuse_namesakes(client)
+                with running:
+                    console.print(f"{len(running.nodes)} processes: {', '.join(running.nodes)}; logs in {logs}", highlight=False)
                     start = time.monotonic()
                     running.activate(client, should_stop=asked.is_set)
                     console.print(f"all active after {time.monotonic() - start:.1f} s")
@@ -105,36 +108,64 @@ def launch(system: System, verbose: bool, console: Console) -> int:
         except (BringupError, NotAvailable) as error:
             console.print(f"[bold red]failed[/]: {escape(str(error))}")
             code = 1
+        loading = () if running.active else (-signal.SIGINT, -signal.SIGTERM)
         for name, exit_code in running.ended().items():
-            if exit_code != 0:
+            if exit_code not in (0, *loading):
                 console.print(f"[yellow]node '{name}' ended with exit code {exit_code}; its log is {running.nodes[name].log}[/]")
         if asked.is_set():
             console.print("interrupted: all processes ended")
     return code
 
 
+def ended_goal(goal: Any, asked: AskedToEnd, console: Console, check: Callable[[], None] = lambda: None) -> Any:
+    """The outcome of a running goal; once asked to end, it is cancelled, and its safe end waited for.
+
+    Args:
+        goal: a RunningGoal. check: called now and then; what it raises ends the wait.
+
+    Raises:
+        TimeoutError: cancelled, and no end came, or asked again; the arm may move. NotAvailable: the consensus node is gone.
+    """
+    from pcm_ros.client import GOAL_END
+    from pcm_ros.nodes.ros_workcell import MAY_MOVE
+
+    while not goal.done() and not asked.wait(0.05):
+        check()
+    if not goal.done():
+        console.print("cancelled: waiting for a safe end (Ctrl-C again: not even for that)", highlight=False)
+        goal.cancel()
+    try:
+        return goal.result(GOAL_END, asked.insists)
+    except TimeoutError as error:
+        raise TimeoutError(f"the goal was cancelled, but did not end within {GOAL_END:g} s; {MAY_MOVE}") from error
+    except KeyboardInterrupt as error:
+        raise TimeoutError(f"the goal was cancelled, and its end not waited for; {MAY_MOVE}") from error
+
+
 def _carry_out(system: System, running: Any, client: Any, asked: AskedToEnd, console: Console) -> int:
+    from pcm_ros.client import NotAvailable
+
     if not system.instruction:
         console.print(f"{system.hint}; Ctrl-C ends", highlight=False, soft_wrap=True)
         while not asked.wait(0.2):
             running.check()
         return 0
     console.print(f'goal: "{escape(system.instruction)}"', highlight=False)
-    goal = client.start(system.instruction, system.seed, lambda state: console.print(state_line(state), highlight=False, soft_wrap=True))
-    while not goal.done():
-        if asked.is_set():
-            goal.cancel()
-            try:
-                goal.result(10.0)
-            except (TimeoutError, RuntimeError):
-                console.print("[yellow]the goal did not end in time after its cancellation[/]")
-            return INTERRUPTED
-        running.check()
-        time.sleep(0.05)
-    outcome = goal.result(5.0)
+
+    def show(state: Any) -> None:
+        console.print(state_line(state), highlight=False, soft_wrap=True)
+
+    goal = client.start(system.instruction, system.seed, show, should_stop=asked.is_set)
+    try:
+        outcome = ended_goal(goal, asked, console, running.check)
+    except (TimeoutError, NotAvailable) as error:
+        if not asked.is_set():
+            raise
+        console.print(f"[bold red]{escape(str(error))}[/]", highlight=False)
+        return INTERRUPTED
     console.print(result_line(outcome.success, outcome.error, outcome.message), highlight=False)
     console.print(f"{len(outcome.actions)} action(s) carried out; video: {outcome.video or 'none'}", highlight=False, soft_wrap=True)
-    return 0 if outcome.success else 1
+    return 0 if outcome.success else INTERRUPTED if asked.is_set() else 1
 
 
 def printable(text: str) -> str:

@@ -85,8 +85,11 @@ def _discovery() -> Finding:
 
 
 def _images() -> Finding:
-    profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
-    problem = "" if profile and os.path.isfile(profile) else f"FASTDDS_DEFAULT_PROFILES_FILE is '{profile}', no file"
+    from pcm_ros.bringup import profiles_variable
+
+    name = profiles_variable()
+    profile = os.environ.get(name, "")
+    problem = "" if profile and os.path.isfile(profile) else f"{name} is '{profile}', no file"
     return Finding("DDS profile for images", profile, problem, "unset the variable (pcm sets it), or name config/fastdds.xml")
 
 

@@ -139,14 +139,17 @@ class RunningSystem:
 
     def __init__(self, system: System, logs: Path, show: Callable[[str, str], None] = lambda _name, _line: None) -> None:
         self.system, self.nodes = system, dict[str, RunningNode]()
-        self._logs, self._show = logs, show
+        self._logs, self._show, self._active = logs, show, False
 
     def __enter__(self) -> RunningSystem:
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BringupError(f"'{self._logs}' cannot be made: {error.strerror}; remedy: start in a folder that can be written") from error
         variables = {**os.environ, **environment(), LAUNCHER_VARIABLE: str(os.getpid())}
         os.environ.update(environment())  # for the client in this process
-        self._logs.mkdir(parents=True, exist_ok=True)
         for spec in self.system.nodes:
-            arguments = command(spec, self.system.parameter_file)
+            arguments = command(spec, self.system.parameter_file, self.system.namespace)
             self.nodes[spec.name] = RunningNode(spec, arguments, variables, self._logs / f"{spec.name}.log", self._show)
         return self
 
@@ -154,18 +157,42 @@ class RunningSystem:
         self.stop()
 
     def activate(self, client: RosClient, timeout: float = 180.0, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Configure all nodes at the same time (models load), then activate them in order. Raises BringupError."""
+        """Configure all nodes at the same time (models load), then activate them in order. Raises BringupError; KeyboardInterrupt if
+        `should_stop` says so."""
         deadline = time.monotonic() + timeout
         lifecycles = {name: Lifecycle(client.node, name) for name in self.nodes}
         try:
             for name, lifecycle in lifecycles.items():
                 self._until(lifecycle.ready, name, "start", deadline, should_stop)
+            self._count_namesakes(client, 1)
             self._transition(lifecycles, Transition.TRANSITION_CONFIGURE, "configure", deadline, should_stop)
             for name, lifecycle in lifecycles.items():
                 self._transition({name: lifecycle}, Transition.TRANSITION_ACTIVATE, "activate", deadline, should_stop)
+            self._active = True
         finally:
             for lifecycle in lifecycles.values():
                 lifecycle.close()
+
+    def refuse_namesakes(self, client: RosClient, seconds: float = 1.0) -> None:
+        """To be called before the processes are started: look for nodes with the names of this system's for so many seconds.
+
+        Raises:
+            BringupError: there is one, of another system: each would hear what is for the other.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._count_namesakes(client, 0)
+            time.sleep(0.05)
+
+    def _count_namesakes(self, client: RosClient, own: int) -> None:
+        within = f"/{self.system.namespace}" if self.system.namespace else "/"
+        running = [name for name, namespace in client.node.get_node_names_and_namespaces() if namespace == within]
+        if twice := [node.name for node in self.system.nodes if running.count(node.name) > own]:
+            domain = os.environ.get("ROS_DOMAIN_ID", "0")
+            raise BringupError(
+                f"another node '{within.rstrip('/')}/{twice[0]}' runs in ROS domain {domain}: end it, set another ROS_DOMAIN_ID, or give "
+                "this system a namespace (namespace:=NAME)"
+            )
 
     def _transition(
         self, lifecycles: Mapping[str, Lifecycle], transition: int, verb: str, deadline: float, should_stop: Callable[[], bool]
@@ -199,6 +226,11 @@ class RunningSystem:
         for name, code in self.ended().items():
             if self.nodes[name].spec.essential:
                 raise NotAvailable(f"node '{name}' ended with exit code {code}: {self.nodes[name].reason()}")
+
+    @property
+    def active(self) -> bool:
+        """Whether all nodes have been activated; before, a signal may end them while they load, with its own exit code."""
+        return self._active
 
     def stop(self, patience: float = 10.0) -> dict[str, int]:
         """End all processes (SIGINT, then SIGTERM, then SIGKILL); name -> exit code."""

@@ -7,6 +7,7 @@ with ServicesClient() as client:
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -71,10 +72,11 @@ class ServicesClient(RosClient):
     Args:
         node: name of the services node.
         domain_id: ROS domain; None: that of the environment.
+        namespace: in which this node is; empty: none.
     """
 
-    def __init__(self, node: str = "services", domain_id: int | None = None) -> None:
-        super().__init__(f"services node '{node}'", domain_id)
+    def __init__(self, node: str = "services", domain_id: int | None = None, namespace: str = "") -> None:
+        super().__init__(f"services node '{node}'", domain_id, namespace)
         self._known: dict[str, tuple[Client, Client]] = {}  # of each service, and the one that greets its node
         self._listeners: dict[str, Callable[[msg.ServiceProgress], None]] = {}
         self._cancelling = self.node.create_client(srv.CancelRequest, f"{node}/cancel")
@@ -137,21 +139,24 @@ class ServicesClient(RosClient):
             fields: other fields of SolveMath.srv by name: method, beam, proposals, temperature, seed, deadline, max_tokens, ...
 
         Raises:
-            ServiceError, NotAvailable, TimeoutError (the request is then cancelled); TypeError, ValueError: a field or value that does
-                not fit.
+            ServiceError, NotAvailable, TimeoutError; TypeError, ValueError: a field or value that does not fit. Whatever ends the wait,
+                Ctrl-C too, cancels the request.
         """
         request = self.start(
             Mathematics.kind, Mathematics.service, checked_request(Mathematics.kind, question=question, **fields), on_progress
         )
         try:
             return solution_of(question, request.result(timeout))
-        except TimeoutError:
-            request.cancel()
+        except BaseException:
+            if not request.done():
+                self.cancel(request.id, wait=1.0)
             raise
 
-    def cancel(self, identity: str) -> None:
-        """Ask the node to cancel a request. Returns at once."""
-        self._cancelling.call_async(checked_request(srv.CancelRequest, id=identity))
+    def cancel(self, identity: str, wait: float = 0.0) -> None:
+        """Ask the node to cancel a request. Returns when it has heard of it, after `wait` seconds at most."""
+        heard = threading.Event()
+        self._cancelling.call_async(checked_request(srv.CancelRequest, id=identity)).add_done_callback(lambda _: heard.set())
+        heard.wait(wait)
 
     def forget(self, request: Request) -> None:
         """No more progress of this request is told."""

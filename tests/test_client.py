@@ -149,3 +149,38 @@ def test_a_server_that_hangs_finds_the_cancellation_behind_the_goal_though_the_c
             client.start("stack them", timeout=2.0)
     server.let.set()
     assert server.canceled.wait(PATIENCE)
+
+
+def test_whatever_ends_the_wait_for_a_manipulation_cancels_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.let.set()
+
+    def interrupted(self: RosClient, future: Future, *arguments: Any, **options: Any) -> Any:
+        if server.goals:
+            time.sleep(0.5)  # the goal runs
+            raise KeyboardInterrupt
+        return real(self, future, *arguments, **options)
+
+    real = RosClient.wait
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        assert client._action.wait_for_server(PATIENCE)
+        started = client.start("stack them", timeout=PATIENCE)
+        monkeypatch.setattr(client, "start", lambda *_, **__: started)
+        monkeypatch.setattr(RosClient, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.manipulate("stack them")
+        assert server.canceled.wait(PATIENCE)
+
+
+def test_waiting_for_a_system_ends_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    begun = time.monotonic()
+    with ManipulationClient(domain_id=DOMAIN) as client, pytest.raises(KeyboardInterrupt):
+        client.start("stack them", timeout=PATIENCE, should_stop=lambda: time.monotonic() > begun + 0.5)
+    assert time.monotonic() - begun < PATIENCE / 2
+
+
+def test_a_system_in_a_namespace_is_talked_to_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with ManipulationClient(domain_id=DOMAIN, namespace="robot1") as client:
+        assert client.node.resolve_service_name("sim/reset") == "/robot1/sim/reset"
+        assert client.node.get_fully_qualified_name() == "/robot1/pcm_client"

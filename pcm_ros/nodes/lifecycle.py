@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import difflib
 import importlib
 import math
 import os
@@ -27,6 +28,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -126,10 +129,21 @@ class Node(LifecycleNode):
                 value = self.declare_parameter(parameter.name, default, parameter.descriptor()).value
             if complaint := parameter.complaint(value):
                 raise ConfigurationError(complaint)
+        self._check_names()
         self.add_on_set_parameters_callback(self._check_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # A group of its own: a transition may wait for what is under way to end.
-        self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup())
+        # A group of its own: a transition may wait for what is under way to end. A clock of its own: that of a simulation may stand still.
+        self._diagnostics_timer = self.create_timer(
+            1.0, self.publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup(), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def _check_names(self) -> None:
+        """ROS passes over values for parameters that a node has not. Those of other nodes may be among them (a section /**), but hardly
+        with nearly the same name. Raises ConfigurationError."""
+        known = [parameter.name for parameter in self.PARAMETERS]
+        for name in self._parameter_overrides:
+            if name not in known and (near := difflib.get_close_matches(name, known, 1, 0.8)):
+                raise ConfigurationError(f"there is no parameter '{name}'; did you mean '{near[0]}'?")
 
     def value(self, name: str) -> Any:
         """The present value of a parameter; an unset list is empty. Raises KeyError for one that was not declared."""
@@ -226,7 +240,7 @@ class Node(LifecycleNode):
 
     @property
     def active(self) -> bool:
-        return self._state == "active"
+        return self._state == "active" and not self.ended.is_set()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._step(self.configure, super().on_configure, state, "inactive")
@@ -256,6 +270,8 @@ class Node(LifecycleNode):
             self.get_logger().error(f"{step.__name__} failed: {self._error}")
             if step == self.configure:
                 self._undo()
+            elif after == "finalized":
+                self._state = after  # whatever went wrong: there is no way back from a shutdown
             self.publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
         self._error, self._state = "", after

@@ -32,8 +32,9 @@ from pcm_ros.tasks.manipulation.workcell import (
 )
 
 _GOAL_ANSWER = 20.0  # seconds that a driver may take to accept or reject a motion
-_SAFE_END = 30.0  # seconds that a motion may take to end after it was cancelled
-_MAY_MOVE = "the arm is not known to have stopped: look at it before anything else"
+SAFE_END = 30.0
+"""Seconds that a motion may take to end after it was cancelled."""
+MAY_MOVE = "the arm is not known to have stopped: look at it before anything else"
 
 
 class RosWorkcell:
@@ -59,7 +60,7 @@ class RosWorkcell:
     ) -> None:
         self._node, self._should_stop = node, should_stop
         self._view_timeout, self._view_age, self._motion_timeout = view_timeout, view_age, motion_timeout
-        self.views = ViewBuffer(node, cameras, source=True)
+        self.views = ViewBuffer(node, cameras, source=True, on_restart=self._forget_times)
         self.reasons: dict[str, str] = {}
         self._limits: WorkcellLimits | None = None
         self._limits_known = threading.Event()
@@ -72,6 +73,9 @@ class RosWorkcell:
         )
         self._taken = node.create_publisher(msg.ObservationTaken, OBSERVATION_TOPIC, LATCHED)
         self._client = ActionClientWhileSpinning(node, ExecutePickPlace, "workcell/execute", callback_group=group)
+
+    def _forget_times(self) -> None:
+        self._not_before_ns = self._changed_ns = 0
 
     def _receive_limits(self, message: msg.WorkcellLimits) -> None:
         try:
@@ -126,32 +130,42 @@ class RosWorkcell:
     def execute(self, action: PickPlace, should_stop: Callable[[], bool] = lambda: False) -> ExecutionResult:
         """Send the action and wait for its end; when asked to stop, cancel it and wait for the safe end.
 
-        The code is CANCELED only where the driver says so; ERROR with a message that says so where the arm is not known to have stopped.
+        The code is CANCELED only where the driver says so, or nothing was sent; ERROR with a message that says so where the arm is not
+        known to have stopped.
         """
         what = "action 'workcell/execute'"
         if not self._client.wait_for_server(2.0):
             return ExecutionResult(ExecutionCode.ERROR, f"{what} is not there: is the cell's driver active?")
         alive = self._client.server_is_ready
+
+        def stopped() -> bool:
+            return should_stop() or self._should_stop()
+
         try:
             known = greeting(self._client, ExecutePickPlace)
-            wait(known.answer, _GOAL_ANSWER, what, alive, meanwhile=known.poll)
+            try:
+                wait(known.answer, _GOAL_ANSWER, what, alive, stopped, meanwhile=known.poll)
+                if stopped():
+                    raise Stopped
+            except Stopped:
+                return ExecutionResult(ExecutionCode.CANCELED, "stopped before the motion was sent")
             sent = SentGoal(self._client, ExecutePickPlace, ExecutePickPlace.Goal(action=conversions.pick_place_message(action)))
             try:
                 handle = wait(sent.answer, _GOAL_ANSWER, what, alive)
             except RemoteError as error:
                 sent.withdraw()
-                return ExecutionResult(ExecutionCode.ERROR, f"{error}; {_MAY_MOVE}")
+                return ExecutionResult(ExecutionCode.ERROR, f"{error}; {MAY_MOVE}")
             if not handle.accepted:
                 return ExecutionResult(ExecutionCode.ERROR, f"{what} rejected the motion: the cell is busy or not active")
             ending = handle.get_result_async()
             try:
-                ended = wait(ending, self._motion_timeout, what, alive, lambda: should_stop() or self._should_stop())
+                ended = wait(ending, self._motion_timeout, what, alive, stopped)
             except (Stopped, RemoteError) as error:
                 handle.cancel_goal_async()
                 try:
-                    ended = wait(ending, _SAFE_END, what, alive)
+                    ended = wait(ending, SAFE_END, what, alive)
                 except RemoteError as silence:
-                    return ExecutionResult(ExecutionCode.ERROR, f"the motion was cancelled, but {silence}; {_MAY_MOVE}")
+                    return ExecutionResult(ExecutionCode.ERROR, f"the motion was cancelled, but {silence}; {MAY_MOVE}")
                 if isinstance(error, RemoteError):
                     return ExecutionResult(ExecutionCode.TIMEOUT, str(error))
         except RemoteError as error:

@@ -116,7 +116,9 @@ class ScorerNode(Node):
             if not self.value("annotate") or not self._annotated.get_subscription_count():
                 return
             picture = displays.annotated(view, context.scene, batch, energies)
-            self._annotated.publish(displays.image_message(picture, view.stamp_ns, f"{view.name}_optical_frame"))
+            assert self._views is not None
+            frame = self._views.optical_frame(view.name, view.stamp_ns)
+            self._annotated.publish(displays.image_message(picture, view.stamp_ns, frame))
         except Exception as error:  # a picture for people must not cost an answer
             self.get_logger().error(f"the annotated image cannot be drawn: {type(error).__name__}: {error}")
 

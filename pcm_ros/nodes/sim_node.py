@@ -57,6 +57,10 @@ class SimNode(Node):
         from pcm_ros.sim.disturbance import DisturbedWorkcell
         from pcm_ros.sim.workcell import SimWorkcell
 
+        if self.get_parameter("use_sim_time").value:
+            raise ConfigurationError(
+                "parameter 'use_sim_time' is true; the simulator stamps with the system's time and publishes no /clock"
+            )
         try:
             self._cell = SimWorkcell(self.value("task"), seed=self.value("seed"))
             self._hands = DisturbedWorkcell(self._cell)  # what somebody does meanwhile belongs to the task
@@ -114,7 +118,7 @@ class SimNode(Node):
         if observation is None:
             return 0
         self._stamp_ns = self.get_clock().now().nanoseconds
-        joints = JointState(header=conversions.header(self._stamp_ns), name=list(observation.joint_names))
+        joints = JointState(header=Header(stamp=conversions.time_message(self._stamp_ns)), name=list(observation.joint_names))
         joints.position = conversions.flat(np.asarray(observation.joint_positions, dtype=np.float64))
         self._joint_publisher.publish(joints)
         for view in observation.views:

@@ -15,6 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.node import Node as RosNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
@@ -32,6 +34,8 @@ SENT_AGAIN_TOPIC = "observation/views"
 SENT_AGAIN = "was lost on its way to another node and is sent again"
 LATCHED = QoSProfile(depth=KEPT_OBSERVATIONS, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _RELIABLE = QoSProfile(depth=10)
+_AHEAD = 1.0  # seconds by which a camera's clock may be ahead of this node's
+_BACKWARD = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
 _ASK = 0.3  # seconds that an image may be late before it counts as lost, and between two requests for it
 
 
@@ -46,10 +50,11 @@ class ViewBuffer:
         node: subscribes with sensor-data quality of service.
         cameras: names, one topic each.
         source: whether this buffer sends images again that others lack (the planner's does); otherwise it asks for those that it lacks.
+        on_restart: called when ROS time went back (a simulation or a recording began anew) and all views were forgotten.
     """
 
-    def __init__(self, node: RosNode, cameras: Sequence[str], source: bool = False) -> None:
-        self._node = node
+    def __init__(self, node: RosNode, cameras: Sequence[str], source: bool = False, on_restart: Callable[[], None] = lambda: None) -> None:
+        self._node, self._on_restart = node, on_restart
         self._changed = threading.Condition()
         self._messages: dict[str, OrderedDict[int, msg.View]] = {camera: OrderedDict() for camera in cameras}
         self._named: deque[frozenset[tuple[str, int]]] = deque(maxlen=KEPT_OBSERVATIONS)
@@ -76,10 +81,20 @@ class ViewBuffer:
             again = node.create_subscription(msg.View, SENT_AGAIN_TOPIC, self._receive_again, _RELIABLE, callback_group=group)
         self._source = source
         self._subscriptions.append(again)
+        self._jumps = node.get_clock().create_jump_callback(_BACKWARD, post_callback=self._restart)
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(self._messages)
+
+    def _restart(self, jump: TimeJump) -> None:
+        with self._changed:
+            for kept in self._messages.values():
+                kept.clear()
+            self._named.clear()
+            self._decoded.clear()
+        self._node.get_logger().warning(f"ROS time jumped by {jump.delta.nanoseconds / 1e9:.3f} s: the views of before are forgotten")
+        self._on_restart()
 
     def _receive(self, camera: str, message: msg.View) -> None:
         with self._changed:
@@ -123,6 +138,12 @@ class ViewBuffer:
         """Nanoseconds; 0: nothing has arrived yet."""
         with self._changed:
             return max(self._messages[camera], default=0)
+
+    def optical_frame(self, camera: str, stamp_ns: int) -> str:
+        """Name of the camera's optical frame, as the image of this stamp gives it."""
+        with self._changed:
+            message = self._messages[camera].get(stamp_ns)
+        return (message.image.header.frame_id if message is not None else "") or f"{camera}_optical_frame"
 
     def at(self, camera: str, stamp_ns: int, timeout: float, should_stop: Callable[[], bool]) -> View:
         """The view of exactly this stamp; waits for it at most `timeout` seconds, and asks the planner for it meanwhile.
@@ -172,9 +193,17 @@ class ViewBuffer:
 
     def _newest_usable(self, camera: str, not_before_ns: int) -> View | InvalidObservation | None:
         """The newest usable view; if there is none, what is wrong with the newest one; None: none has arrived."""
+        now = self._node.get_clock().now().nanoseconds
+        if now == 0:
+            return InvalidObservation("ROS time is 0: `use_sim_time` is set, and nobody publishes /clock")
         with self._changed:
             stamps = sorted((stamp for stamp in self._messages[camera] if stamp >= max(not_before_ns, 1)), reverse=True)
         newest_fault = None
+        if stamps and stamps[0] > now + _AHEAD * 1e9:
+            newest_fault = InvalidObservation(
+                f"view '{camera}' is stamped {(stamps[0] - now) / 1e9:.3f} s in the future: its camera's clock and this node's differ"
+            )
+            stamps = [stamp for stamp in stamps if stamp <= now + _AHEAD * 1e9]
         for stamp in stamps:
             try:
                 return self._decode(camera, stamp)
@@ -201,6 +230,7 @@ class ViewBuffer:
         return result
 
     def close(self) -> None:
+        self._jumps.unregister()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._node.destroy_publisher(self._exchange)

@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from pcm_ros import srv
 from pcm_ros.action import ExecutePickPlace
+from pcm_ros.nodes import lifecycle
 from pcm_ros.nodes.lifecycle import ConfigurationError, Node, Parameter
 from pcm_ros.nodes.ros_workcell import execution_result
 from pcm_ros.tasks.manipulation.workcell import ExecutionCode
@@ -157,6 +158,32 @@ def test_what_is_read_at_configuration_can_be_set_before_it(halves: Halves) -> N
     assert halves.value("size") == 3
     assert halves.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert setting("size", 4).successful
+
+
+def test_a_misspelt_parameter_is_refused_and_one_of_another_node_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name, fits in (("sizes", False), ("grounders", True)):
+        rclpy.init(args=["--ros-args", "-p", f"{name}:=3"], domain_id=domain(98), signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            if fits:
+                assert Halves().value("size") == 1
+            else:
+                with pytest.raises(ConfigurationError, match=r"there is no parameter 'sizes'; did you mean 'size'\?"):
+                    Halves()
+        finally:
+            rclpy.try_shutdown()
+
+
+def test_a_node_whose_shutdown_failed_is_at_its_end_all_the_same(halves: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves.works = True
+    assert halves.trigger_configure() == halves.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert halves.active
+    monkeypatch.setattr(lifecycle, "_CALL_END", 0.1)
+    with halves.working:
+        assert halves.trigger_deactivate() == TransitionCallbackReturn.FAILURE
+        assert not halves.active  # it takes no more goals, and can be deactivated once more
+        assert halves.trigger_shutdown() == TransitionCallbackReturn.FAILURE
+    assert not halves.active and halves.status().values[0].value == "finalized"
 
 
 def test_a_deactivation_waits_for_what_is_under_way(halves: Halves) -> None:

@@ -147,7 +147,7 @@ def test_topics_are_heard_from_the_activation_on_by_a_node_of_another_name(monke
         until(lambda: all(talker.get_subscription_count() == 1 for talker in talkers))
         until(lambda: "video_listener" in other.get_node_names())
         assert other.get_node_names().count("serving") == 1
-        asking = other.create_client(srv.AnswerVideoQuestion, "/pcm/answer_video_question")
+        asking = other.create_client(srv.AnswerVideoQuestion, "/robot/pcm/answer_video_question")
         assert asking.wait_for_service(20)
         until(lambda: other.count_services("/robot/serving/get_parameters") == 1)
         refused = asking.call_async(request(topic="no topic", seconds=1.0))

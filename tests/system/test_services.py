@@ -15,7 +15,7 @@ from system_bench import own_domain
 
 from pcm_ros import bringup, msg, srv
 from pcm_ros.client import NotAvailable
-from pcm_ros.processes import RunningSystem
+from pcm_ros.processes import BringupError, RunningSystem
 from pcm_ros.services_client import Request, ServiceError, ServicesClient
 from tests.models.tiny_language import make_model
 
@@ -173,6 +173,13 @@ def test_diagnostics_show_the_queue(services: Services) -> None:
     assert arrived.wait(PATIENCE)
     services.client.node.destroy_subscription(subscription)
     assert heard[-1]["state"] == "active" and int(heard[-1]["mathematics: answered"]) > 0
+
+
+def test_a_second_node_of_the_name_is_refused(services: Services, tmp_path: Path) -> None:
+    second = RunningSystem(bringup.system("services", []), tmp_path)
+    with pytest.raises(BringupError, match=r"another node '/services' runs in ROS domain .*: end it, .* or give this system a namespace"):
+        second.refuse_namesakes(services.client, PATIENCE)
+    RunningSystem(bringup.system("services", ["namespace:=robot1"]), tmp_path).refuse_namesakes(services.client)
 
 
 def test_who_asks_nobody_is_told_so() -> None:

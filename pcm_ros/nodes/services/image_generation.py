@@ -10,10 +10,11 @@ import numpy.typing as npt
 from sensor_msgs.msg import Image
 
 from pcm_ros import srv
+from pcm_ros.models.diffusion import SOLVERS
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import Parameter
-from pcm_ros.nodes.services.task import Refused, ServedTask, Work
+from pcm_ros.nodes.services.task import Refused, ServedTask, Work, check_path
 from pcm_ros.tasks.image_generation import assembly
 from pcm_ros.tasks.image_generation.painter import Picture, Progress, Request
 
@@ -21,13 +22,17 @@ from pcm_ros.tasks.image_generation.painter import Picture, Progress, Request
 class ImageGeneration(ServedTask):
     """Pictures of prompts. One at a time."""
 
-    name, service, kind = "image_generation", "/pcm/generate_image", srv.GenerateImage
+    name, service, kind = "image_generation", "pcm/generate_image", srv.GenerateImage
     PARAMETERS = (
         Parameter("image_generation.steps", 40, "denoising steps, where the request says 0", low=2, high=250),
         Parameter("image_generation.guidance", 4.0, "scale of classifier-free guidance, where the request says 0", low=0.01, high=100.0),
         Parameter("image_generation.model", "", "folder in diffusers' format; empty: the embedded model"),
-        Parameter("image_generation.scheduler", "ddim", "ddim or dpm-solver++"),
+        Parameter("image_generation.scheduler", "ddim", "solver of the denoising", choices=tuple(SOLVERS)),
     )
+
+    def check(self) -> None:
+        """Raises ConfigurationError: a model that is not there."""
+        check_path("image_generation.model", self.value("image_generation.model"))
 
     def answer(self, request: Any, work: Work) -> Any:
         """Raises Refused."""

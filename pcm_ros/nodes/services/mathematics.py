@@ -13,8 +13,8 @@ from pcm_ros.consensus import QuorumError
 from pcm_ros.models.causal_loading import embedded_language_model
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
-from pcm_ros.nodes.lifecycle import Parameter
-from pcm_ros.nodes.services.task import Refused, ServedTask, Work
+from pcm_ros.nodes.lifecycle import ConfigurationError, Parameter
+from pcm_ros.nodes.services.task import Refused, ServedTask, Work, check_path
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.solver import MOST_STEPS, Candidate, Progress, Solution, Step, UnusableQuestion
 
@@ -24,7 +24,7 @@ SHIPPED, NO_ADAPTER = "shipped", "none"
 class Mathematics(ServedTask):
     """Word problems. One at a time: the generator keeps what it has read of a question."""
 
-    name, service, kind = "mathematics", "/pcm/solve_math", srv.SolveMath
+    name, service, kind = "mathematics", "pcm/solve_math", srv.SolveMath
     PARAMETERS = (
         Parameter("mathematics.beam", 5, "partial solutions kept, where the request says 0", low=1, high=64),
         Parameter("mathematics.proposals", 4, "steps drawn for each of them, where the request says 0", low=1, high=64),
@@ -43,6 +43,18 @@ class Mathematics(ServedTask):
             "low-rank adapter (.safetensors) of the model; 'shipped': the package's own, for the embedded model; 'none'",
         ),
     )
+
+    def check(self) -> None:
+        """Raises ConfigurationError: files that are not there, or more draws than a round may have."""
+        check_path("mathematics.model", self.value("mathematics.model"))
+        if (adapter := self.value("mathematics.adapter")) not in (SHIPPED, NO_ADAPTER):
+            check_path("mathematics.adapter", adapter)
+        beam, proposals = self.value("mathematics.beam"), self.value("mathematics.proposals")
+        if beam * proposals > assembly.MOST_DRAWS:
+            raise ConfigurationError(
+                f"parameters 'mathematics.beam' and 'mathematics.proposals' are {beam} and {proposals}; allowed: a product of at most "
+                f"{assembly.MOST_DRAWS}"
+            )
 
     def answer(self, request: Any, work: Work) -> Any:
         """Raises Refused."""

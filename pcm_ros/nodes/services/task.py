@@ -7,9 +7,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pcm_ros.nodes.lifecycle import Parameter
+from pcm_ros.nodes.lifecycle import ConfigurationError, Parameter
 
 
 class Refused(Exception):
@@ -85,6 +86,14 @@ class ServedTask(ABC):
 
     def close(self) -> None:  # noqa: B027 most tasks hold nothing but models
         """Let go of what is held beside models; the node is deactivated, and nothing is asked of this object afterwards."""
+
+
+def check_path(parameter: str, path: str) -> None:
+    """Raises ConfigurationError unless a parameter that names a file or folder is empty or names one that is there."""
+    if path and not Path(path).exists():
+        raise ConfigurationError(
+            f"parameter '{parameter}' is '{path}', which does not exist; remedy: leave it empty, or name what is there"
+        )
 
 
 def checked_deadline(deadline: float, longest: float) -> float:

@@ -19,13 +19,14 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from pcm_ros import msg, srv
 from pcm_ros.consensus import QuorumError
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import ConfigurationError, Parameter
-from pcm_ros.nodes.services.task import Refused, ServedTask, Work
+from pcm_ros.nodes.services.task import Refused, ServedTask, Work, check_path
 from pcm_ros.sight.frames import POLICIES, WIDTH, Clip, UnusableClip, clip_of, read_clip
 from pcm_ros.tasks.video_qa import assembly
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer
@@ -160,7 +161,7 @@ class Topics:
 class VideoQuestions(ServedTask):
     """Questions about clips. One at a time: the experts keep what they made of the newest clips."""
 
-    name, service, kind = "video_qa", "/pcm/answer_video_question", srv.AnswerVideoQuestion
+    name, service, kind = "video_qa", "pcm/answer_video_question", srv.AnswerVideoQuestion
     PARAMETERS = (
         Parameter("video_qa.frames", assembly.FRAMES, "frames of a clip that are looked at, where the request says 0", low=1, high=64),
         Parameter("video_qa.model", "", "GGUF file or folder of the language model; empty: the embedded one"),
@@ -173,7 +174,8 @@ class VideoQuestions(ServedTask):
         self._topics = Topics()
 
     def check(self) -> None:
-        """Raises ConfigurationError: names that are none, or too many of them."""
+        """Raises ConfigurationError: a model that is not there, names that are none, or too many of them."""
+        check_path("video_qa.model", self.value("video_qa.model"))
         names = self.value("video_qa.topics")
         for name in names:
             try:
@@ -293,5 +295,5 @@ def response_of(answer: Answer, clip: Clip, work: Work) -> Any:
 def _image(clip: Clip, frame: int) -> Image:
     height, width = clip.frames.shape[1:3]
     data = conversions.flat(np.ascontiguousarray(clip.frames[frame]))
-    header = conversions.header(int(clip.times[frame] * 1e9))
+    header = Header(stamp=conversions.time_message(int(clip.times[frame] * 1e9)))  # seconds of the clip, in no frame of the cell
     return Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=data)
