@@ -8,10 +8,15 @@ alone chooses from all answers that were proposed in that search, equals in the 
 words come first); so does the ensemble. `oracle` is the share of questions whose answer was proposed at all, `oracle.words` by the language
 model itself. With strategy "gradient" each question is asked a second time, of an answerer that writes by gradients: `gradient` is its
 answer, made of nothing but the language model's words, so that only a run with its words alone compares like with like.
+
+A clip's questions share what was seen of it, so clips are what is drawn anew in intervals and what has its sign flipped in tests. What
+raises is a wrong answer: a question, all of a clip that cannot be made or read, and those that were planned where a worker died.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,29 +25,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pcm_ros.evidence import Document, Estimate, mean, paired, quantile, rate, run_bench
+from pcm_ros.evidence import Document, Estimate, quantile, rate, run_bench
 from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.sentence import sentence_encoder
-from pcm_ros.sight.frames import Clip, UnusableClip, clip_of, read_clip
+from pcm_ros.sight.frames import Clip, check_selection, clip_of, read_clip
 from pcm_ros.sim.clips import TEST_FROM, clip
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged
-from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, STRATEGIES, Strategy, build
+from pcm_ros.tasks.video_qa.assembly import CLIPS, FRAMES, SCORERS, Strategy, build, check
 from pcm_ros.tasks.video_qa.generator import WORDS
 from pcm_ros.tasks.video_qa.reading import bare, normalised
 
 METRICS = ("exact", "normalised", "similar")
 SIMILAR = 0.85
 """Cosine of MiniLM's vectors of two answers from which they count as the same."""
+QUESTIONS = 6
+"""At most, of a rendered clip. Most have as many: where a clip cannot be made, so many are taken for asked."""
+UNKNOWN = ""
+"""Kind of a question of which nothing is known."""
+RESAMPLES, FLIPS, BLOCK = 5000, 10_000, 500
+"""Draws of clips, of signs, and how many are made at once, so that many clips need little memory."""
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A clip, by number or path, and its questions: (kind, text, answer)."""
+    """A clip, by number or path, and its questions: (kind, text, answer); none of a rendered clip, which brings its own."""
 
     source: int | str
     questions: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """Kinds of the questions that are to be asked, as far as they are known before the clip is there."""
+        return (UNKNOWN,) * QUESTIONS if isinstance(self.source, int) else tuple(kind for kind, _, _ in self.questions)
 
 
 def matches(answer: str, truth: str) -> dict[str, bool]:
@@ -107,18 +124,18 @@ class _Prepared:
 
 
 def run_one(item: Item, prepared: _Prepared) -> dict[str, Any]:
-    """All questions of one clip."""
+    """All questions of one clip; those that were planned where it cannot be made or read."""
     frames: Clip | Exception
-    if isinstance(item.source, int):
-        made = clip(item.source)
-        frames = clip_of(made.frames, made.times.tolist(), prepared.frames, prepared.policy)
-        questions: Sequence[tuple[str, str, str]] = [(one.kind, one.text, one.answer) for one in made.questions]
-    else:
-        questions = item.questions
-        try:
+    questions: Sequence[tuple[str, str, str]] = item.questions or [(kind, "", "") for kind in item.planned]
+    try:
+        if isinstance(item.source, int):
+            made = clip(item.source)
+            questions = [(one.kind, one.text, one.answer) for one in made.questions]
+            frames = clip_of(made.frames, made.times.tolist(), prepared.frames, prepared.policy)
+        else:
             frames = read_clip(item.source, prepared.frames, prepared.policy)
-        except UnusableClip as error:
-            frames = error
+    except Exception as error:
+        frames = error
     return {"answers": [_answered(prepared, frames, *one) for one in questions[: prepared.most]]}
 
 
@@ -129,10 +146,12 @@ def _answered(prepared: _Prepared, frames: Clip | Exception, kind: str, question
             raise frames
         return _asked(prepared.answerer, prepared.writer, frames, kind, question, truth)
     except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-        return {"kind": kind, "question": question, "truth": truth, "failure": failure, "answers": {}, "matches": {}} | dict.fromkeys(
-            ("proposed", "proposed_in_words"), False
-        )
+        return _failed(kind, question, truth, f"{type(error).__name__}: {error}")
+
+
+def _failed(kind: str, question: str, truth: str, failure: str) -> dict[str, Any]:
+    wrong = dict.fromkeys(("proposed", "proposed_in_words"), False)
+    return {"kind": kind, "question": question, "truth": truth, "failure": failure, "answers": {}, "matches": {}, **wrong}
 
 
 def _asked(answerer: Answerer, writer: Answerer | None, frames: Clip, kind: str, question: str, truth: str) -> dict[str, Any]:
@@ -166,31 +185,91 @@ def _asked(answerer: Answerer, writer: Answerer | None, frames: Clip, kind: str,
     return record
 
 
-def _answers(records: Sequence[Record]) -> list[dict[str, Any]]:
-    return [
-        {**one, "id": f"{record['id']}.{number}"}
-        for record in records
-        if "error" not in record
-        for number, one in enumerate(record["answers"])
-    ]
+def _answers(records: Sequence[Record], planned: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """All questions with "id" and "clip"; of a record that is an error those that were planned, as failures."""
+    found = []
+    for record in records:
+        identity = str(record["id"])
+        asked = record.get("answers", [])
+        if "error" in record:
+            kinds = planned.get(identity, (UNKNOWN,) * QUESTIONS)
+            asked = [_failed(kind, "", "", str(record["error"]).strip().rpartition("\n")[2]) for kind in kinds]
+        found += [{**one, "id": f"{identity}.{number}", "clip": identity} for number, one in enumerate(asked)]
+    return found
 
 
-def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
+class _Clips:
+    """Sums by clip of values of questions, for statistics that take clips for independent and the questions of a clip for alike.
+
+    Args:
+        clips: of each question, the clip's name.
+    """
+
+    def __init__(self, clips: Sequence[str], seed: int = 0) -> None:
+        names, self._clip = np.unique(np.array(clips, dtype=str), return_inverse=True)
+        self.n, self._seed = len(names), seed
+        self._counts = np.bincount(self._clip, minlength=self.n).astype(np.float64)
+
+    def _sums(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.bincount(self._clip, weights=np.asarray(values, dtype=np.float64), minlength=self.n), dtype=np.float64)
+
+    def mean(self, values: Sequence[float], share: bool = False) -> Estimate:
+        """Mean over questions with a percentile bootstrap over clips; n = number of clips. What is alike in all clips has no width.
+
+        Args:
+            share: values are outcomes, 0 or 1. Where all are alike the interval is Wilson's of that many clips: that no draw differs does
+                not say that other clips would not.
+        """
+        sums = self._sums(values)
+        if self.n == 0:
+            return Estimate(math.nan, 0.0 if share else math.nan, 1.0 if share else math.nan, 0, share)
+        value = float(sums.sum() / self._counts.sum())
+        if share and value in (0.0, 1.0):
+            return rate([bool(value)] * self.n)
+        if self.n == 1:
+            return Estimate(value, math.nan, math.nan, 1, share)
+        rng, means = np.random.default_rng(self._seed), []
+        for _ in range(0, RESAMPLES, BLOCK):
+            drawn = rng.multinomial(self.n, np.full(self.n, 1 / self.n), BLOCK)
+            means.append((drawn @ sums) / (drawn @ self._counts))
+        low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+        return Estimate(value, float(low), float(high), self.n, share)
+
+    def p_value(self, differences: Sequence[float]) -> Estimate:
+        """Two-sided: how often the sum of paired differences is as far from 0 as it is, if each clip's sign is drawn, itself counted.
+
+        At least 1 / (FLIPS + 1).
+        """
+        sums = self._sums(differences)
+        rng, as_far = np.random.default_rng(self._seed), 0
+        for _ in range(0, FLIPS, BLOCK):
+            signs = rng.integers(0, 2, (BLOCK, self.n)) * 2.0 - 1
+            as_far += int((np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum())
+        return Estimate((1 + as_far) / (1 + FLIPS), math.nan, math.nan, self.n)
+
+
+def summarise(records: Sequence[Record], planned: Mapping[str, Sequence[str]] | None = None) -> dict[str, Estimate]:
     """Shares of right answers over all questions: `NAME` by normalised match, `NAME.exact`, `NAME.similar`, `NAME.kind.KIND`; paired
-    differences of the ensemble, whose p-values take the questions of a clip for independent; seconds; `failures`, questions that raised."""
-    asked = _answers(records)
+    differences of the ensemble; seconds; `failures`, questions that raised. n is the number of clips, see `_Clips`.
+
+    Args:
+        planned: id -> kinds of the questions that a record was to have; QUESTIONS of unknown kind, which are of no KIND, where it is not
+            named.
+    """
+    asked = _answers(records, planned or {})
     results: dict[str, Estimate] = {}
+    names = list(dict.fromkeys(name for one in asked for name in one["matches"]))
     if not asked:
         return results
-    names = list(dict.fromkeys(name for one in asked for name in one["matches"]))
-    right = {name: {one["id"]: one["matches"].get(name, {}).get("normalised", False) for one in asked} for name in names}
+    every = _Clips([one["clip"] for one in asked])
+    right = {name: [float(one["matches"].get(name, {}).get("normalised", False)) for one in asked] for name in names}
     for name in names:
-        results[name] = rate(list(right[name].values()))
+        results[name] = every.mean(right[name], share=True)
         if name in ("ensemble", "language_model"):
             for metric in METRICS:
-                results[f"{name}.{metric}"] = rate([one["matches"].get(name, {}).get(metric, False) for one in asked])
-    results["oracle"] = rate([one["proposed"] for one in asked])
-    results["oracle.words"] = rate([one["proposed_in_words"] for one in asked])
+                results[f"{name}.{metric}"] = every.mean([one["matches"].get(name, {}).get(metric, False) for one in asked], share=True)
+    results["oracle"] = every.mean([one["proposed"] for one in asked], share=True)
+    results["oracle.words"] = every.mean([one["proposed_in_words"] for one in asked], share=True)
     best = max((name for name in names if name.removeprefix("scorer.") in CLIPS), key=lambda name: results[name].value, default=None)
     for label, name, other in (
         ("ensemble.minus.language_model", "ensemble", "language_model"),
@@ -199,22 +278,32 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         ("gradient.minus.language_model", "gradient", "language_model"),
     ):
         if name in right and other in right:
-            pair = paired(right[name], right[other])
-            results[label] = pair.difference
-            results[f"{label}.p"] = Estimate(pair.p_value, math.nan, math.nan, len(asked))
-    for kind in sorted({one["kind"] for one in asked}):
+            differences = [a - b for a, b in zip(right[name], right[other], strict=True)]
+            results[label] = every.mean(differences)
+            results[f"{label}.p"] = every.p_value(differences)
+    for kind in sorted({one["kind"] for one in asked} - {UNKNOWN}):
+        rows = [row for row, one in enumerate(asked) if one["kind"] == kind]
+        of_kind = _Clips([asked[row]["clip"] for row in rows])
         for name in names:
-            results[f"{name}.kind.{kind}"] = rate([right[name][one["id"]] for one in asked if one["kind"] == kind])
-    results["failures"] = rate(["failure" in one for one in asked])
-    seconds = [float(one["answer_seconds"]) for one in asked if "failure" not in one]
-    results["seconds_per_answer"] = mean(seconds)
-    results["seconds_per_answer.median"] = quantile(seconds, 0.5)
-    if written := [float(one["gradient_seconds"]) for one in asked if "gradient_seconds" in one]:
-        results["seconds_per_answer.gradient"] = mean(written)
-    answered = [record["answers"] for record in records if record.get("answers")]
-    firsts = [float(answers[0]["answer_seconds"]) for answers in answered if "failure" not in answers[0]]
-    results["seconds_per_answer.first_of_clip"] = mean(firsts)
+            results[f"{name}.kind.{kind}"] = of_kind.mean([right[name][row] for row in rows], share=True)
+    results["failures"] = every.mean(["failure" in one for one in asked], share=True)
+    done = [one for one in asked if "failure" not in one]
+    results["seconds_per_answer"] = _Clips([one["clip"] for one in done]).mean([float(one["answer_seconds"]) for one in done])
+    results["seconds_per_answer.median"] = quantile([float(one["answer_seconds"]) for one in done], 0.5)
+    if written := [one for one in done if "gradient_seconds" in one]:
+        seconds = [float(one["gradient_seconds"]) for one in written]
+        results["seconds_per_answer.gradient"] = _Clips([one["clip"] for one in written]).mean(seconds)
+    firsts = [one for one in done if one["id"] == f"{one['clip']}.0"]
+    results["seconds_per_answer.first_of_clip"] = _Clips([one["clip"] for one in firsts]).mean(
+        [float(one["answer_seconds"]) for one in firsts]
+    )
     return results
+
+
+def _digest_of(items: Mapping[str, Item]) -> str:
+    """Of the videos of items: their names alone do not say what was seen. Raises OSError: one cannot be read."""
+    videos = sorted({str(item.source) for item in items.values()})
+    return hashlib.sha256("".join(f"{Path(video).name} {content_digest(Path(video))}\n" for video in videos).encode()).hexdigest()[:16]
 
 
 def bench(
@@ -240,10 +329,16 @@ def bench(
     """
     if (data is None) != (clips is None):
         raise ValueError("data and clips belong together: a JSON of questions, and the folder of its videos")
-    if questions < 1:
-        raise ValueError(f"questions is {questions}; allowed: >= 1")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy is '{strategy}'; allowed: {', '.join(STRATEGIES)}")
+    for name, value, least in (("questions", questions, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; allowed: >= {least}")
+    check_selection(frames, policy)
+    check(scorers, strategy)
+    if data is not None and clips is not None:
+        items = read_questions(data, clips, questions)
+    else:
+        items = {f"clip-{number}": Item(number) for number in range(seed, seed + math.ceil(questions / 5.5))}
+    contents = [content_digest(path) for path in (data, model) if path is not None and path.exists()]
     config = {
         "seed": seed if data is None else None,
         "frames": frames,
@@ -253,19 +348,16 @@ def bench(
         "strategy": strategy,
         "model": model,
         "data": data,
-        "contents": [content_digest(path) for path in (data, model) if path is not None and path.exists()],
-        "questions_per_clip": 6 if data is None else None,
+        "contents": contents if data is None else [*contents, _digest_of(items)],
+        "questions_per_clip": QUESTIONS if data is None else None,
         "questions": None if data is None else questions,  # they cut a clip's list
         "clips": None if clips is None else str(clips.resolve()),
     }
-    if data is not None and clips is not None:
-        items = read_questions(data, clips, questions)
-    else:
-        items = {f"clip-{number}": Item(number) for number in range(seed, seed + math.ceil(questions / 5.5))}
-    return run_bench("video", config, items, run_one, summarise, json_path, prepare=_Prepared, jobs=jobs, fresh=fresh, headline=_headline)
+    summary = functools.partial(summarise, planned={name: item.planned for name, item in items.items()})
+    return run_bench("video", config, items, run_one, summary, json_path, prepare=_Prepared, jobs=jobs, fresh=fresh, headline=_headline)
 
 
 def _headline(records: Sequence[Record]) -> str:
-    asked = _answers(records)
+    asked = _answers(records, {})
     hits = [one["matches"].get("ensemble", {}).get("normalised", False) for one in asked]
     return f"{sum(hits)} of {len(hits)} right" if hits else ""

@@ -86,10 +86,10 @@ def clip_of(
         count: frames that are kept. policy: which of them, see `chosen`.
 
     Raises:
-        UnusableClip: no image, sizes that differ, or times that do not fit.
+        UnusableClip: no image, sizes that differ or are below 8 pixels, or times that do not fit.
         ValueError: a count or a policy out of its range.
     """
-    _check(count, policy)
+    check_selection(count, policy)
     if len(images) == 0:
         raise UnusableClip("the clip has no image; allowed: at least one")
     shapes = {np.shape(image) for image in images}
@@ -99,10 +99,11 @@ def clip_of(
     if (
         len(shape) != 3
         or shape[2] != 3
+        or min(shape[:2]) < 8
         or shape[0] * shape[1] > MOST_PIXELS
         or any(np.asarray(image).dtype != np.uint8 for image in images)
     ):
-        raise UnusableClip(f"images are {shape} {np.asarray(images[0]).dtype}; allowed: (H, W, 3) uint8, at most 8192 x 8192")
+        raise UnusableClip(f"images are {shape} {np.asarray(images[0]).dtype}; allowed: (H, W, 3) uint8, 8 x 8 to 8192 x 8192")
     when = np.arange(len(images)) / 5.0 if times is None else np.asarray(times, dtype=np.float64)
     if when.shape != (len(images),) or not np.isfinite(when).all() or (np.diff(when) <= 0).any():
         raise UnusableClip(f"times must be {len(images)} increasing seconds")
@@ -147,7 +148,7 @@ def read_clip(path: Path | str, count: int = 12, policy: Policy = "uniform", wid
     """
     import av
 
-    _check(count, policy)
+    check_selection(count, policy)
     if not 32 <= width <= 4096:
         raise ValueError(f"width is {width}; allowed: 32..4096")
     path = Path(path)
@@ -169,7 +170,8 @@ def read_clip(path: Path | str, count: int = 12, policy: Policy = "uniform", wid
     return Clip(frames[keep], times[keep], duration, path.name, problem)
 
 
-def _check(count: int, policy: str) -> None:
+def check_selection(count: int, policy: str) -> None:
+    """Raises ValueError: a number of frames or a policy out of its range."""
     if not 1 <= count <= MOST_FRAMES:
         raise ValueError(f"count is {count}; allowed: 1..{MOST_FRAMES} frames")
     if policy not in POLICIES:

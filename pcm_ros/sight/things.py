@@ -58,7 +58,8 @@ class Sight:
     Attributes:
         clip: the clip. features: of each frame. things: M things, the longest seen first.
         middles: (T, M, 2) shares of width and height, NaN where a thing is not seen.
-        moves: (M,) how likely it is that a thing moves. onset: (M,) the frame in which it begins to; T where it never does.
+        moves: (M,) how likely it is that a thing moves; NaN where it is seen in one frame only. onset: (M,) the frame in which it begins
+            to; T where it never does, or is not seen twice.
         part: "" or what of the things this is, see `halves`.
     """
 
@@ -229,11 +230,11 @@ def motion_of(middles: Floats, aspect: float = 4 / 3) -> tuple[Floats, npt.NDArr
         middles: (T, M, 2) as in `Sight`. aspect: width / height.
 
     Returns:
-        (M,) probabilities, a logistic function of how far the middle gets from where it was in the first frames, and (M,) the first frame
-        from which it is farther than a quarter of the farthest.
+        (M,) probabilities, a logistic function of how far the middle gets from where it was in the first frames, NaN of what is not seen
+        twice, and (M,) the first frame from which it is farther than a quarter of the farthest.
     """
     frames, count = middles.shape[:2]
-    moves, onset = np.zeros(count), np.full(count, frames, dtype=np.int64)
+    moves, onset = np.full(count, np.nan), np.full(count, frames, dtype=np.int64)
     for m in range(count):
         seen = np.flatnonzero(np.isfinite(middles[:, m, 0]))
         places = middles[seen, m] * np.array([1.0, 1 / aspect])

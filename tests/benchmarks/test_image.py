@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcm_ros.benchmarks.image import as_png, bench, figures, frechet_distance, from_png, kernel_distance, summarise
+from pcm_ros.benchmarks import image as image_bench
+from pcm_ros.benchmarks.image import as_png, bench, contact_sheet, features, figures, from_png, kernel_distance, run_one, summarise
 from pcm_ros.benchmarks.picture_judge import JUDGE, PictureJudge
 from pcm_ros.benchmarks.picture_prompts import CATEGORIES, Asked, ask, fulfilled, things_fulfilled
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.sim.pictures import KINDS, Placed, held_out, pictures, relation
-from pcm_ros.tasks.image_generation import read_prompt
+from pcm_ros.tasks.image_generation import Picture, Request, read_prompt
 
 
 @given(st.integers(0, 2**31), st.integers(0, 1000))
@@ -102,11 +103,47 @@ def test_the_judge_refuses_other_weights(tmp_path: Path) -> None:
 def test_distances_are_least_between_alike_pictures() -> None:
     rng = np.random.default_rng(0)
     one, same, shifted = rng.normal(size=(200, 8)), rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) + 0.7
-    for distance in (kernel_distance, frechet_distance):
-        assert distance(one, same) < 0.2 * distance(one, shifted)
-    # two normal distributions: |difference of means|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2))
-    cloud = rng.normal(size=(20_000, 2))
-    assert frechet_distance(cloud, 3 * cloud + np.array([1.0, 0.0])) == pytest.approx(1 + 2 * (3 - 1) ** 2, rel=0.05)
+    assert kernel_distance(same, one, np.arange(200)) < 0.2 * kernel_distance(shifted, one, np.arange(200))
+
+
+def test_the_mean_distance_of_equal_draws_is_none_though_renders_share_worlds() -> None:
+    """Pictures are a world and what differs in it; renders come six a world. Taken for independent they look further apart."""
+    rng = np.random.default_rng(3)
+    worlds = np.repeat(np.arange(10), 6)
+    fair, naive = [], []
+    for _ in range(400):
+        painted = rng.normal(size=(30, 6)) + rng.normal(size=(30, 6)) + 0.5
+        real = rng.normal(size=(10, 6))[worlds] + rng.normal(size=(60, 6)) + 0.5
+        fair.append(kernel_distance(painted, real, worlds))
+        naive.append(kernel_distance(painted, real, np.arange(60)))
+    error = np.std(fair) / np.sqrt(len(fair))
+    assert abs(np.mean(fair)) < 3 * error
+    assert np.mean(naive) > 6 * error
+
+
+def test_intervals_of_distances_hold_prompts_and_worlds_to_be_drawn() -> None:
+    """95 % of intervals hold the truth, which is 0 here; with either of the two held fixed far fewer do."""
+    rng = np.random.default_rng(4)
+    worlds = np.repeat(np.arange(12), 3)
+    hits = []
+    for _ in range(60):
+        painted = rng.normal(size=(25, 4)) + rng.normal(size=(25, 4))
+        made = image_bench.kernels(painted, rng.normal(size=(12, 4))[worlds] + rng.normal(size=(36, 4)), worlds)
+        found = image_bench._interval(25, 12, made.distances)
+        assert found.n == 25 and found.low < found.value < found.high
+        hits.append(found.low <= 0 <= found.high)
+    assert np.mean(hits) > 0.8
+
+
+def test_the_reference_has_many_worlds_and_features_that_no_expert_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden() -> None:
+        raise AssertionError("a network of the experts")
+
+    for place in ("pcm_ros.models.embedded.embedded_image_tower", "pcm_ros.tasks.image_generation.assembly.embedded_image_tower"):
+        monkeypatch.setattr(place, forbidden)
+    rows, worlds = image_bench.reference(3, 2)
+    assert worlds.tolist() == [0, 0, 1, 1, 2, 2] and rows.shape == (6, 64, 64, 3)
+    assert features(rows).shape == (6, 160)
 
 
 def test_pictures_survive_their_way_through_records() -> None:
@@ -114,14 +151,124 @@ def test_pictures_survive_their_way_through_records() -> None:
     assert np.array_equal(from_png(as_png(image)), image)
 
 
+def made(value: int = 0, **changed: object) -> dict[str, object]:
+    """What a method's record says of a gray picture."""
+    picture = as_png(np.full((64, 64, 3), value, np.uint8))
+    return {"fulfilled": True, "things": True, "seconds": 1.0, "expert_seconds": {}, "picture": picture, **changed}
+
+
+@pytest.fixture
+def small_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four renders of two worlds in the place of the whole reference."""
+    rows, worlds = image_bench.reference(2, 2)
+    monkeypatch.setattr(image_bench, "_reference_features", lambda: (features(rows), worlds))
+
+
+@pytest.mark.usefixtures("small_reference")
 def test_prompts_that_raised_are_not_fulfilled() -> None:
-    made = {"fulfilled": True, "things": True, "seconds": 1.0, "expert_seconds": {}, "picture": as_png(np.zeros((64, 64, 3), np.uint8))}
-    methods = {"guidance": {**made, "fulfilled": False}, "ensemble": made, "any": {"fulfilled": True}}
-    records = [{"id": "a", "category": "pairs", "methods": methods}, {"id": "b", "error": "RuntimeError: out of memory"}]
-    results = summarise(records)
-    assert [(results[name].value, results[name].n) for name in ("ensemble", "any", "guidance")] == [(0.5, 2), (0.5, 2), (0.0, 2)]
-    assert results["ensemble.minus.guidance"].value == 0.5
-    assert results["ensemble.seconds"].n == 1
+    """The process of the second prompt died; that of the third one painted nothing by gradients."""
+    methods = {"guidance": made(fulfilled=False), "ensemble": made(), "any": {"fulfilled": True}, "gradient": made()}
+    broken = {"fulfilled": False, "things": False, "error": "RuntimeError: NaN"}
+    records = [
+        {"id": "a", "category": "attributes", "methods": methods},
+        {"id": "b", "error": "RuntimeError: out of memory"},
+        {"id": "c", "category": "relations", "methods": {**methods, "gradient": broken}},
+        {"id": "d", "category": "attributes", "methods": {name: methods[name] for name in ("guidance", "ensemble", "any")}},
+        {"id": "e", "error": "RuntimeError: out of memory"},
+    ]
+    results = summarise(records, gradient=3)
+    found = {name: (results[name].value, results[name].n) for name in ("ensemble", "any", "guidance", "gradient")}
+    assert found == {"ensemble": (0.6, 5), "any": (0.6, 5), "guidance": (0.0, 5), "gradient": (pytest.approx(1 / 3), 3)}
+    assert results["ensemble.minus.guidance"].value == pytest.approx(0.6)
+    assert results["ensemble.counts"].n == 2, "the prompts whose processes died were to count things"
+    assert results["ensemble.seconds"].n == 3 and results["gradient.seconds"].n == 1
+    assert results["failures"].value == pytest.approx(3 / 5)
+
+
+@pytest.mark.usefixtures("small_reference")
+def test_looks_are_compared_over_the_prompts_that_both_painted() -> None:
+    records = [
+        {"id": str(number), "methods": {"guidance": made(90 + 10 * number)} | ({"gradient": made(90 + 10 * number)} if number < 3 else {})}
+        for number in range(6)
+    ]
+    results = summarise(records, gradient=3)
+    assert not [name for name in results if name.endswith(".fid")]
+    assert (results["gradient.kid"].n, results["guidance.kid"].n) == (3, 6)
+    assert results["guidance.kid"].low < results["guidance.kid"].value < results["guidance.kid"].high
+    same = results["gradient.minus.guidance.kid"]  # the same pictures, though the distances above differ
+    assert (same.n, same.value, same.low, same.high) == (3, *(pytest.approx(0, abs=1e-9),) * 3)
+    assert results["gradient.kid"].value != pytest.approx(results["guidance.kid"].value)
+
+
+class Paints:
+    """A painter that gives made-up pictures: 40 times the number of its noise is how bright each is."""
+
+    def __init__(self, order: tuple[int, ...], energies: list[dict[str, float]], failing: str = "") -> None:
+        self.order, self.energies, self.failing = order, energies, failing
+
+    def paint(self, request: Request) -> Picture:
+        if self.failing:
+            raise RuntimeError(self.failing)
+        order = self.order[: request.count] if request.count > 1 else (0,)
+        shown = [np.full((8, 8, 3), 40 * number, dtype=np.uint8) for number in order]
+        told = self.energies[: len(order)]
+        return Picture(shown[0], request, tuple(shown[1:]), told[0], tuple(told[1:]), (), {}, True, "", 1.0, {}, order)
+
+
+class Judges:
+    def judge(self, pictures: np.ndarray) -> list[list[Placed]]:
+        return [[] for _ in pictures]
+
+
+class Prepared:
+    """What `run_one` needs, without models."""
+
+    steps, guidance, count, experts, gradient_prompts = 4, 4.0, 3, ("one", "torn", "gone"), 1
+    judge = Judges()
+
+    def __init__(self, failing: str = "") -> None:
+        energies = [{"one": 0.0, "torn": 1.0}, {"one": 2.0, "torn": 1.0}, {"one": 1.0, "torn": 1.0}]
+        painter = Paints((2, 1, 0), energies)
+        self.plain = self.together = painter
+        self.guided = {"gradient": painter}
+        if failing:
+            broken = Paints((0,), [], "out of memory")
+            if failing == "gradient":
+                self.guided = {"gradient": broken}
+            else:
+                setattr(self, failing, broken)
+
+    def request(self, asked: Asked, seed: int, steps: int, count: int) -> Request:
+        return Request(asked.text, seed, steps, count, guidance=self.guidance)
+
+
+ITEM = (Asked("a red mug", "attributes", (("red", "mug"),)), 0)
+
+
+def test_experts_alone_do_not_borrow_the_ensembles_order() -> None:
+    """Of pictures that an expert likes equally it takes the one whose noise came first, and so it does where it did not answer."""
+    record = run_one(ITEM, Prepared())  # type: ignore[arg-type]
+    shown = {name: int(from_png(one["picture"])[0, 0, 0]) for name, one in record["methods"].items() if "picture" in one}
+    assert shown["ensemble"] == shown["expert.one"] == 80
+    assert shown["expert.torn"] == shown["expert.gone"] == 0
+    assert [candidate["noise"] for candidate in record["candidates"]] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("failing", "failed"),
+    [
+        ("plain", {"guidance"}),
+        ("together", {"ensemble", "expert.one", "expert.torn", "expert.gone", "any"}),
+        ("gradient", {"gradient"}),
+    ],
+)
+def test_a_method_that_raises_fails_alone(failing: str, failed: set[str]) -> None:
+    record = run_one(ITEM, Prepared(failing))  # type: ignore[arg-type]
+    methods = record["methods"]
+    assert {name for name, one in methods.items() if one.get("error") == "RuntimeError: out of memory"} == failed
+    assert not any(methods[name]["fulfilled"] for name in failed)
+    assert contact_sheet([record]).shape == (16 + 96 + 5, 2 * 96, 3)
+    assert set(methods) == {"guidance", "ensemble", "expert.one", "expert.torn", "expert.gone", "any", "gradient"}
 
 
 @pytest.mark.slow
@@ -132,7 +279,13 @@ def test_a_small_run_has_every_figure(tmp_path: Path) -> None:
     for name in ("guidance", "ensemble", "equal-compute", "any", "expert.pcm-clip-towers", "gradient", "gradient.segmenter"):
         assert 0 <= results[name].value <= 1, name
     assert results["any"].value >= results["ensemble"].value
-    for name in ("ensemble.minus.guidance", "ensemble.kid", "ensemble.fid", "gradient.seconds_per_step.segmenter", "guidance.seconds"):
+    for name in (
+        "ensemble.minus.guidance",
+        "ensemble.kid",
+        "ensemble.minus.guidance.kid",
+        "gradient.seconds_per_step.segmenter",
+        "guidance.seconds",
+    ):
         assert np.isfinite(results[name].value), name
     assert results["guidance"].n == 3
     records = document.records
@@ -146,7 +299,14 @@ def test_a_small_run_has_every_figure(tmp_path: Path) -> None:
     [
         ({"prompts": 1}, "prompts is 1; allowed: >= 2"),
         ({"experts": ()}, "experts are .*allowed: at least one of segmenter"),
+        ({"experts": ("segmenter", "segmenter")}, "experts are .*each once"),
         ({"guides": ("pcm-clip-colors",)}, "guides are .*allowed: at least one of segmenter"),
+        ({"count": 20}, r"count is 20; allowed: 1\.\.16"),
+        ({"count": 0}, r"count is 0; allowed: 1\.\.16"),
+        ({"steps": 1}, r"steps is 1; allowed: 2\.\.250"),
+        ({"guidance": -1.0}, r"guidance is -1.0; allowed: 0\.\.100"),
+        ({"push": 0.0}, "push is 0.0; allowed: 0 < push < 100"),
+        ({"seed": -1}, "seed is -1; allowed: >= 0"),
     ],
 )
 def test_arguments_out_of_range(tmp_path: Path, arguments: dict[str, object], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ COUNT_OF: Mapping[str, int] = {"consensus": 8, "gradient": 1, "guidance": 1}
 """Pictures of a prompt by default."""
 WEIGHTS: Mapping[str, float] = {"segmenter": 5.0}
 """Chosen on 126 of the prompts 0 to 142 of seed 5000; 1 for those that are not named. The segmenter alone sees the whole picture."""
+WAITED = 0.2
+"""Seconds after which whoever waits for a turn asks again whether to go on."""
 _loading, _painting = threading.Lock(), threading.Lock()
 
 
@@ -44,7 +47,7 @@ def count_of(method: str) -> int:
 
 
 class Busy(TimeoutError):
-    """The deadline passed while other pictures were painted."""
+    """The deadline passed, or it was cancelled, while other pictures were painted."""
 
 
 @functools.lru_cache(maxsize=2)  # whoever may name folders must not fill the memory
@@ -71,7 +74,7 @@ def experts_for(prompt: Prompt, names: Sequence[str] = READERS) -> list[Scorer]:
     """The embedded experts on pictures. The classifier takes part if the prompt names a kind that ImageNet has a class for.
 
     Raises:
-        ValueError: an unknown name. ModelUnavailable: weights are missing or damaged.
+        ValueError: an unknown name, or one that is there twice. ModelUnavailable: weights are missing or damaged.
     """
     _check(names)
     found: list[Scorer] = []
@@ -98,6 +101,8 @@ def experts_for(prompt: Prompt, names: Sequence[str] = READERS) -> list[Scorer]:
 def _check(names: Sequence[str]) -> None:
     if unknown := set(names) - set(EXPERTS):
         raise ValueError(f"experts {sorted(unknown)} are unknown; allowed: {', '.join(EXPERTS)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"experts are {list(names)}; allowed: each of them once")
 
 
 def painter(
@@ -114,7 +119,8 @@ def painter(
             experts' gradients guide each denoising step (the paper's way for images), and they choose if there are several; "guidance" =
             classifier-free guidance alone.
         model: a folder in diffusers' format; None = the embedded model. scheduler: "ddim" or "dpm-solver++".
-        experts: names in EXPERTS; None = EXPERTS_OF the method. Only those in GUIDES can guide.
+        experts: names in EXPERTS, each once; None = EXPERTS_OF the method. "consensus" needs at least one, "gradient" one of GUIDES,
+            which alone can guide; "guidance" asks none of them.
         push: see `Painter`.
 
     Raises:
@@ -123,8 +129,12 @@ def painter(
     """
     if method not in METHODS:
         raise ValueError(f"method is '{method}'; allowed: {', '.join(METHODS)}")
-    names = tuple(EXPERTS_OF[method] if experts is None or method == "guidance" else experts)
+    names = tuple(EXPERTS_OF[method] if experts is None else experts)
     _check(names)
+    if method == "guidance":
+        names = ()
+    elif not names:
+        raise ValueError(f"experts are [], and the method '{method}' needs some; allowed: at least one of {', '.join(EXPERTS)}")
     if method == "gradient" and not set(names) & set(GUIDES):
         raise ValueError(f"experts are {list(names)}, of which none can guide; allowed: at least one of {', '.join(GUIDES)}")
     with _loading:
@@ -159,15 +169,32 @@ def generate(
     Arguments and errors: `Request`, `painter`, `Painter.paint`; count: None = COUNT_OF the method.
 
     Raises:
-        Busy: the deadline passed before its turn came.
+        Busy: the deadline passed, or it was cancelled, before its turn came.
+        ValueError: the deadline is NaN.
     """
     start = time.monotonic()
+    if deadline is not None and math.isnan(deadline):
+        raise ValueError("deadline is nan; allowed: seconds, or None")
     request = Request(prompt, seed, steps, count_of(method) if count is None else count, recurrences, guidance, height, width)
     made = painter(method, model, scheduler, experts)
-    left = -1 if deadline is None else max(0.0, deadline - (time.monotonic() - start))
-    if not _painting.acquire(timeout=left):
-        raise Busy(f"the deadline of {deadline:g} s passed while other pictures were painted; remedy: more time, or ask again later")
+    _take_turn(start, deadline, cancelled)
     try:
         return made.paint(request, None if deadline is None else max(0.0, deadline - (time.monotonic() - start)), cancelled, progress)
     finally:
         _painting.release()
+
+
+def _take_turn(start: float, deadline: float | None, cancelled: Callable[[], bool]) -> None:
+    """Acquire `_painting`. Waits in slices: a lock knows no cancellation, and refuses timeouts of more than some decades.
+
+    Raises:
+        Busy: see `generate`.
+    """
+    while True:
+        left = math.inf if deadline is None else max(0.0, deadline - (time.monotonic() - start))
+        if _painting.acquire(timeout=min(WAITED, left)):
+            return
+        if cancelled():
+            raise Busy("cancelled while other pictures were painted")
+        if left <= WAITED:
+            raise Busy(f"the deadline of {deadline:g} s passed while other pictures were painted; remedy: more time, or ask again later")

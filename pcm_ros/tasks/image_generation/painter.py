@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,18 +60,24 @@ class Progress:
     """After each round.
 
     Attributes:
-        round: 1, 2, ... rounds: how many there will be. preview: (H, W, 3) uint8, the first picture as it is predicted now.
+        round: 1, 2, ... rounds: how many there will be.
         energies: expert -> raw energy of the first picture. moved: expert -> how far it moved that picture's clean sample.
         dropped: expert -> why it was left out. seconds: since the start.
+        decode: makes the preview. Decoding takes about as long as a step: it is done for those who look, not in each round.
     """
 
     round: int
     rounds: int
-    preview: npt.NDArray[np.uint8]
     energies: Mapping[str, float]
     moved: Mapping[str, float]
     dropped: Mapping[str, str]
     seconds: float
+    decode: Callable[[], npt.NDArray[np.uint8]] = field(repr=False)
+
+    @functools.cached_property
+    def preview(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8, the first picture as it was predicted in this round."""
+        return self.decode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +91,7 @@ class Picture:
         history: for each round the raw energies of the first picture. dropped: expert -> rounds in which it was left out, and why last.
         complete: whether all rounds were done. reason: else "deadline" or "cancelled"; `image` is then what was predicted so far.
         seconds: wall clock. expert_seconds: expert -> seconds per round, its gradient included.
+        order: of `image` and each of `others`, which noise it was made of: 0 = the first, which a request for one picture gets too.
     """
 
     image: npt.NDArray[np.uint8]
@@ -97,6 +105,7 @@ class Picture:
     reason: str
     seconds: float
     expert_seconds: Mapping[str, float] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
 
 
 def as_picture(image: Tensor) -> npt.NDArray[np.uint8]:
@@ -130,8 +139,7 @@ class Painter:
         guided: bool = True,
         timeout: float = 60.0,
     ) -> None:
-        if not 0 < push < 100:
-            raise ValueError(f"push is {push}; allowed: 0 < push < 100")
+        check_push(push)
         self.model, self.experts, self.weights, self.push, self.guided, self.timeout = model, experts, weights or {}, push, guided, timeout
 
     def prepare(self) -> None:
@@ -229,12 +237,16 @@ class Painter:
             weights[name] = max(abs(weight), 1e-9)  # an ensemble needs a weight above 0
         return experts, weights
 
-    @torch.no_grad()
     def _progress(self, generator: DenoisingGenerator, iteration: Iteration, seconds: float) -> Progress:
         moved = {name: float(length[0]) for name, length in iteration.state.moved.items()}
-        preview = as_picture(self.model.decode(generator.as_sample(iteration.state.parameters[:1])))[0]
+        sample = generator.as_sample(iteration.state.parameters[:1].detach().clone())  # of this round, whenever it is looked at
+
+        def decode() -> npt.NDArray[np.uint8]:
+            with torch.no_grad():
+                return as_picture(self.model.decode(sample))[0]
+
         return Progress(
-            iteration.index + 1, generator.rounds, preview, iteration.table.energies_of(0), moved, dict(iteration.dropped), seconds
+            iteration.index + 1, generator.rounds, iteration.table.energies_of(0), moved, dict(iteration.dropped), seconds, decode
         )
 
     @torch.no_grad()
@@ -280,7 +292,14 @@ class Painter:
             reason,
             time.monotonic() - start,
             {name: value / len(history) for name, value in seconds.items()},
+            tuple(order),
         )
+
+
+def check_push(push: float) -> None:
+    """Raises ValueError: see `Painter`."""
+    if not 0 < push < 100:
+        raise ValueError(f"push is {push}; allowed: 0 < push < 100")
 
 
 def _late(start: float, deadline: float | None) -> bool:

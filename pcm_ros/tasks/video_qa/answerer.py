@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,8 @@ ONE_WORD = ("yes_no", "count", "colour")
 WIDTH = 3
 SHOWN_FRAMES = 3
 RUNNERS_UP = 5
+WAITED = 0.2
+"""Seconds after which whoever waits for a turn asks again whether to go on."""
 NAMES = 2
 """That each thing may have: the second one is right at times when the first is not."""
 
@@ -103,8 +106,34 @@ class _Proposed:
     dropped: dict[str, str] = field(default_factory=dict)
 
 
+class _Cancelled(OutOfTime):
+    """`stop` said so while others had their turn."""
+
+
+@contextlib.contextmanager
+def _turn(lock: threading.Lock, until: float | None, stop: Callable[[], bool]) -> Iterator[None]:
+    """Hold a lock.
+
+    Raises:
+        OutOfTime: `until` (time.monotonic(); None = never) came before the turn. _Cancelled: `stop` said so.
+    """
+    while True:
+        left = WAITED if until is None else min(WAITED, max(0.0, until - time.monotonic()))
+        if lock.acquire(timeout=left):
+            break
+        if stop():
+            raise _Cancelled("cancelled while others had their turn")
+        if left < WAITED:
+            raise OutOfTime("the deadline came while others had their turn")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Answerer:
-    """Generator, ensemble and beam, put together. Several threads may ask; they take turns at the language model and the scorers.
+    """Generator, ensemble and beam, put together. Several threads may ask, and several questions may be under way: they take turns at the
+    language model and the scorers, a round (or a word written by gradients) each, and nothing is held while nobody asks for the next.
 
     Args:
         generator: proposes. scorers: judge. weights: name -> weight, default 1. segmenter: finds things.
@@ -175,21 +204,20 @@ class Answerer:
         inquiry = Inquiry(text, reading, sight, told if self.told else (), until)
         yield Progress("looked", f"{len(names)} things: {', '.join(names)}", time.monotonic() - started)
         proposed = _Proposed()
-        reason = ""
-        with self._asking:
-            if stop():
-                reason = "cancelled"
-            try:
-                if reason:
-                    raise OutOfTime("stopped")
-                if self.writer is None:
-                    reason = yield from self._weigh(inquiry, seed, stop, proposed, started)
-                else:
-                    reason = yield from self._write(self.writer, inquiry, seed, stop, proposed, started)
-            except (OutOfTime, QuorumError):
-                if not reason and not inquiry.late:
-                    raise
-                reason = reason or "deadline"
+        reason = "cancelled" if stop() else ""
+        try:
+            if reason:
+                pass
+            elif self.writer is None:
+                reason = yield from self._weigh(inquiry, seed, stop, proposed, started)
+            else:
+                reason = yield from self._write(self.writer, inquiry, seed, stop, proposed, started)
+        except _Cancelled:
+            reason = "cancelled"
+        except (OutOfTime, QuorumError):
+            if not inquiry.late:
+                raise
+            reason = "deadline"
         yield self._chosen(question, inquiry, names, proposed, reason, started, observe)
 
     def _weigh(
@@ -197,7 +225,10 @@ class Answerer:
     ) -> Generator[Progress, None, str]:
         """Propose answers and judge them, in one round or several; returns why it ended early."""
         consensus = self._one if inquiry.reading.asks in ONE_WORD else self._several
-        for iteration in consensus.iterate(inquiry, seed):
+        rounds = consensus.iterate(inquiry, seed)
+        while True:
+            with _turn(self._asking, inquiry.deadline, stop):  # not across a yield: whoever keeps this iterator would keep the turn
+                iteration = next(rounds)
             if _too_late(iteration.table):  # whoever needs no time to look would answer alone
                 return "deadline"
             proposed.batches.append(iteration.batch)
@@ -207,7 +238,8 @@ class Answerer:
             yield Progress("round", f"{iteration.index + 1}: {', '.join(best)}", time.monotonic() - started)
             if stop() or inquiry.late:
                 return "cancelled" if stop() else "deadline"
-        return ""
+            if iteration.stopped:
+                return ""
 
     def _write(
         self, writer: ContextWriter, inquiry: Inquiry, seed: int, stop: Callable[[], bool], proposed: _Proposed, started: float
@@ -215,17 +247,19 @@ class Answerer:
         """Write one answer and judge it; returns why it ended early."""
         steps = writer.iterate(inquiry, seed, stop)
         while True:
-            try:
-                text, done = next(steps)
-            except StopIteration as end:
-                written: Written = end.value
-                break
+            with _turn(self._asking, inquiry.deadline, stop):
+                try:
+                    text, done = next(steps)
+                except StopIteration as end:
+                    written: Written = end.value
+                    break
             yield Progress("step", f"{done}: {text}", time.monotonic() - started)
         proposed.rounds, proposed.dropped = written.steps, dict(written.dropped)
         if written.text:
             batch = answers_batch([written.text], [written.likelihood], [written.tokens], [WORDS])
             proposed.batches.append(batch)
-            proposed.tables.append(self.ensemble.score(batch, inquiry))
+            with _turn(self._asking, inquiry.deadline, stop):
+                proposed.tables.append(self.ensemble.score(batch, inquiry))
         return written.reason
 
     def seen(
@@ -235,7 +269,14 @@ class Answerer:
 
         Nothing where `until` (time.monotonic()) or `stop` came first.
         """
-        with self._looking:
+        try:
+            return self._seen(clip, until, stop)
+        except OutOfTime:
+            return nothing(clip), ()
+
+    def _seen(self, clip: Clip, until: float | None, stop: Callable[[], bool]) -> tuple[Sight, tuple[tuple[str, ...], ...]]:
+        """See `seen`. Raises OutOfTime: others looked for too long."""
+        with _turn(self._looking, until, stop):
             found = self._sights.get(clip.key)
             if found is None:
                 sight = look(clip, self.segmenter, lambda: stop() or (until is not None and time.monotonic() >= until))

@@ -33,6 +33,16 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 _loading = threading.Lock()
 
 
+def check(scorers: Sequence[str], strategy: str) -> None:
+    """Raises ValueError: a scorer or a strategy that `build` does not know, a scorer twice, or none for gradients."""
+    if not scorers or set(scorers) - set(SCORERS) or len(set(scorers)) < len(scorers):
+        raise ValueError(f"scorers are {list(scorers)}; allowed: one or more of {', '.join(SCORERS)}, each once")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy is '{strategy}'; allowed: {', '.join(STRATEGIES)}")
+    if strategy == "gradient" and set(scorers) == {"language"}:
+        raise ValueError(f"scorers are {list(scorers)}; allowed with strategy 'gradient': at least one that looks at the clip")
+
+
 def build(
     scorers: Sequence[str] = SCORERS,
     model: Path | None = None,
@@ -43,7 +53,7 @@ def build(
     """An answerer.
 
     Args:
-        scorers: names out of SCORERS, at least one. model: a local folder or GGUF file; None = the embedded language model.
+        scorers: names out of SCORERS, at least one, each once. model: a local folder or GGUF file; None = the embedded language model.
         weights: scorer -> weight, over WEIGHTS. told: whether phrases for what is seen are proposed beside the language model's words.
         strategy: "words" = whole answers are proposed, and the ensemble re-weighs them; "gradient" = one is written word by word, the
             experts' gradients moving the language model's context (`ContextWriter`, the paper's way). "language" is then the pull back to
@@ -51,15 +61,10 @@ def build(
 
     Raises:
         ModelUnavailable: a model's files are missing or damaged.
-        ValueError: an unknown scorer or strategy, or none for gradients.
+        ValueError: see `check`.
     """
-    if not scorers or set(scorers) - set(SCORERS):
-        raise ValueError(f"scorers are {list(scorers)}; allowed: one or more of {', '.join(SCORERS)}")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy is '{strategy}'; allowed: {', '.join(STRATEGIES)}")
+    check(scorers, strategy)
     experts_on_clips = [name for name in scorers if name != "language"]
-    if strategy == "gradient" and not experts_on_clips:
-        raise ValueError(f"scorers are {list(scorers)}; allowed with strategy 'gradient': at least one that looks at the clip")
     set_threads()
     segmenter = embedded_segmenter()
     experts: dict[str, Expert] = {"segmenter": SegmenterExpert(segmenter), **{name: ClipExpert(embedded_clip(name)) for name in CLIPS}}

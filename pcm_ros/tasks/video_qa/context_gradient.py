@@ -19,7 +19,7 @@ from pcm_ros.consensus import Batch, Consensus, Ensemble, Gradient, GradientStat
 from pcm_ros.models.key_value_cache import Branches
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.video_qa.generator import BREADTH, PREAMBLE, prompt
-from pcm_ros.tasks.video_qa.proposals import LONGEST_ANSWER, Inquiry, answers_batch, sequence_of, text_of
+from pcm_ros.tasks.video_qa.proposals import Inquiry, answers_batch, sequence_of, shortened, text_of
 
 ROUNDS = 6
 STEP = 0.3
@@ -282,7 +282,7 @@ class ContextWriter:
         answers = []
         for longer, token, ahead in zip(found, tokens, rest.tokens, strict=True):
             whole = longer if self._ends(token) else f"{longer}{self._reader.decode(ahead)}".split("\n")[0]
-            answers.append((" ".join(whole.split()).rstrip(MARKS) or longer)[: LONGEST_ANSWER // 4])
+            answers.append(shortened(" ".join(whole.split()).rstrip(MARKS) or longer))
         # Outside of inference mode: what gradients pass must be ordinary tensors.
         own = branches.select([0])
         layers = tuple((keys[:, :, :-1].clone(), values[:, :, :-1].clone()) for keys, values in own.layers)

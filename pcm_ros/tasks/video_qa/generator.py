@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -69,6 +71,15 @@ def phrases_of(inquiry: Inquiry) -> list[str]:
     return []
 
 
+@dataclass(eq=False)
+class _Asked:
+    """What was proposed for an inquiry: its question as it was read, answer -> log-likelihood and tokens, and the prefixes opened."""
+
+    root: Branches
+    met: dict[str, tuple[float, int]] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+
+
 class AnswerGenerator:
     """Whole short answers, N at once.
 
@@ -76,7 +87,8 @@ class AnswerGenerator:
     for what is seen in the clip, where the question asks for a thing, its colour or its kind (category PHRASES; `Inquiry.told`). A later
     round re-opens the best answers so far at their words and proposes the `each` likeliest others there, continued likewise. What was
     proposed before is not proposed again. How many words are looked at, and how long they may get, depends on what is asked (`BREADTH`):
-    for yes or no, few will do. The preamble is read once, a question once.
+    for yes or no, few will do. The preamble is read once, a question once. Rounds of several inquiries may take turns: each has its own
+    record, for as long as it lives.
 
     Args:
         model: any causal language model.
@@ -92,10 +104,7 @@ class AnswerGenerator:
         self.model, self.share, self.each = model, share, each
         self._preamble = model.read([model.encode(preamble)])
         self._lock = threading.Lock()
-        self._asked: Inquiry | None = None
-        self._root: Branches | None = None
-        self._met: dict[str, tuple[float, int]] = {}
-        self._opened: set[str] = set()
+        self._inquiries: weakref.WeakKeyDictionary[Inquiry, _Asked] = weakref.WeakKeyDictionary()
 
     def propose(self, context: Inquiry, state: BeamState | None, rng: torch.Generator) -> Batch:
         """Answers as `answers_batch` describes them. Nothing is drawn: the same question gets the same proposals.
@@ -104,48 +113,50 @@ class AnswerGenerator:
             OutOfTime: the deadline came before the first word.
         """
         with self._lock, torch.inference_mode():
-            if state is None or self._asked is not context:
+            asked = self._inquiries.get(context)
+            if state is None or asked is None:
                 context.check_time()
-                self._asked, self._met, self._opened = context, {}, set()
-                self._root = self._after([self.model.encode(prompt(context.question))])
-            assert self._root is not None
+                asked = self._inquiries[context] = _Asked(self._after([self.model.encode(prompt(context.question))]))
             breadth, longest = BREADTH[context.reading.asks]
             if state is None:
-                self._opened.add("")
-                own = self._continued(self._root, [("", 0.0)], max(2, round(self.share * breadth)), longest)
+                asked.opened.add("")
+                own = self._continued(asked, asked.root, [("", 0.0)], max(2, round(self.share * breadth)), longest)
                 seen = [phrase for phrase in phrases_of(context) if phrase not in own]
-                return self._batch(own, dict(zip(seen, self._likelihoods(seen), strict=True)))
+                return self._batch(asked, own, dict(zip(seen, self._likelihoods(asked.root, seen), strict=True)))
             prefixes = []
             for text in texts_of(state.beams):
                 words = text.split()
                 prefixes += [" ".join(words[:count]) for count in range(1, len(words) + 1)]
-            new = [prefix for prefix in dict.fromkeys(prefixes) if prefix not in self._opened][:OPENED]
+            new = [prefix for prefix in dict.fromkeys(prefixes) if prefix not in asked.opened][:OPENED]
             found: dict[str, tuple[float, int]] = {}
             if new and not context.late:
-                self._opened.update(new)
-                rows, scores = self.model.feed(self._root, [0] * len(new), [self.model.encode(f" {prefix}") for prefix in new])
-                found = self._continued(rows, [(prefix, sum(one)) for prefix, one in zip(new, scores, strict=True)], self.each, longest)
-            return self._batch(found or {text: self._met[text] for text in texts_of(state.beams)})
+                asked.opened.update(new)
+                rows, scores = self.model.feed(asked.root, [0] * len(new), [self.model.encode(f" {prefix}") for prefix in new])
+                begun = [(prefix, sum(one)) for prefix, one in zip(new, scores, strict=True)]
+                found = self._continued(asked, rows, begun, self.each, longest)
+            return self._batch(asked, found or {text: asked.met[text] for text in texts_of(state.beams)})
 
-    def _likelihoods(self, answers: Sequence[str]) -> list[tuple[float, int]]:
+    def _likelihoods(self, root: Branches, answers: Sequence[str]) -> list[tuple[float, int]]:
         """Log-likelihood and number of tokens of each answer with its end."""
         if not answers:
             return []
-        assert self._root is not None
-        _, scores = self.model.feed(self._root, [0] * len(answers), [self.model.encode(f" {answer}\n") for answer in answers])
+        _, scores = self.model.feed(root, [0] * len(answers), [self.model.encode(f" {answer}\n") for answer in answers])
         return [(sum(one), len(one)) for one in scores]
 
     def _after(self, texts: Sequence[Sequence[int]]) -> Branches:
         return self.model.feed(self._preamble, [0] * len(texts), texts)[0]
 
-    def _batch(self, words: dict[str, tuple[float, int]], phrases: dict[str, tuple[float, int]] | None = None) -> Batch:
+    @staticmethod
+    def _batch(asked: _Asked, words: dict[str, tuple[float, int]], phrases: dict[str, tuple[float, int]] | None = None) -> Batch:
         phrases = phrases or {}
         found = {**words, **phrases}
-        self._met.update(found)
+        asked.met.update(found)
         category = [WORDS] * len(words) + [PHRASES] * len(phrases)
         return answers_batch(list(found), [one for one, _ in found.values()], [tokens for _, tokens in found.values()], category)
 
-    def _continued(self, rows: Branches, prefixes: Sequence[tuple[str, float]], most: int, longest: int) -> dict[str, tuple[float, int]]:
+    def _continued(
+        self, asked: _Asked, rows: Branches, prefixes: Sequence[tuple[str, float]], most: int, longest: int
+    ) -> dict[str, tuple[float, int]]:
         """Answers that begin with a prefix (text, log-likelihood): its `most` likeliest next words, each continued to the line's end."""
         top = torch.log_softmax(rows.logits, dim=-1).topk(min(4 * most, rows.logits.shape[1]), dim=1)
         places: list[int] = []
@@ -171,6 +182,6 @@ class AnswerGenerator:
         for row, token, score, tokens, likelihoods in zip(places, starts, scores, grown.tokens, grown.log_likelihoods, strict=True):
             line = self.model.decode([token, *tokens]).split("\n")[0]
             answer = " ".join(f"{prefixes[row][0]} {line}".split()).rstrip(".,;:!?\"'")
-            if answer and answer not in self._met and answer not in found and len(answer.encode()) <= LONGEST_ANSWER:
+            if answer and answer not in asked.met and answer not in found and len(answer.encode()) <= LONGEST_ANSWER:
                 found[answer] = (score + sum(likelihoods), 1 + len(tokens))
         return found

@@ -82,6 +82,15 @@ def sequence_of(text: str) -> Tensor:
     return sequence
 
 
+def shortened(text: str) -> str:
+    """The text if it has at most LONGEST_ANSWER bytes in UTF-8, else as many whole words of it; of one long word, the beginning."""
+    data = text.encode(errors="replace")
+    if len(data) <= LONGEST_ANSWER:
+        return text
+    whole_words, _, _ = data[: LONGEST_ANSWER + 1].rpartition(b" ")  # one byte more: a word may end just there
+    return (whole_words or data[:LONGEST_ANSWER]).decode(errors="ignore").rstrip()
+
+
 def text_of(row: Tensor) -> str:
     """The inverse of `sequence_of`."""
     return bytes(row[row > 0].tolist()).decode(errors="replace")

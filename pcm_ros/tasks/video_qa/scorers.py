@@ -161,8 +161,8 @@ class MotionScorer(_Situated):
 
     Energy: -log of the probability that what the answer names is what moves (first, last, not at all), where a thing's motion is a logistic
     function of how far its middle gets (`things.motion_of`), its first motion is in the order of the onsets, and its name is what all
-    image-text models together call it. Numbers of moving things: as if each moved independently. Range 0..8; 0 for questions without
-    motion.
+    image-text models together call it. Numbers of moving things: as if each moved independently. Of what is seen in one frame only it is
+    as likely as not that it moves. Range 0..8; 0 for questions without motion, and where nothing is seen twice.
     Wrong when: the camera moves, things are lost when they are hidden, two begin between two frames. Source: this module.
     """
 
@@ -172,7 +172,7 @@ class MotionScorer(_Situated):
         """(N,) float64."""
         answers, reading, sight = texts_of(batch), context.reading, context.sight
         context.check_time()
-        if not reading.motion or not sight.things:
+        if not reading.motion or np.isnan(sight.moves).all():  # of single pictures nothing can be known
             return torch.zeros(len(answers), dtype=torch.float64)
         weight = self.weight(sight, reading)
         if reading.asks == "yes_no":
@@ -188,13 +188,14 @@ class MotionScorer(_Situated):
     @staticmethod
     def weight(sight: Sight, reading: Reading) -> Floats:
         """(M,) how far each thing does what is asked, 0..1."""
-        moves = sight.moves
+        unknown = np.isnan(sight.moves)
+        moves = np.where(unknown, 0.5, sight.moves)
         if reading.motion == "still":
             return 1 - moves
         if reading.motion == "moves":
             return moves
         sign = 1 if reading.motion == "first" else -1
-        order = np.argsort(sign * sight.onset, kind="stable")
+        order = np.argsort(np.where(unknown, np.inf, sign * sight.onset), kind="stable")  # when the unknown ones move nobody knows
         weight, left = np.zeros(len(moves)), 1.0
         for m in order.tolist():  # the first of them that moves at all
             weight[m], left = left * moves[m], left * (1 - moves[m])
@@ -270,7 +271,8 @@ class CountScorer(_Situated):
     """How many there are, and whether there is one, from the segmenter's regions.
 
     Energy: -log of the probability of the answer's number, each thing being what is asked for independently, with the probability of all
-    image-text models together. "Is there a ...?": the probability that at least one is. Range 0..8; 0 for other questions.
+    image-text models together; things of any name, with 0.97 what is seen in two frames, or in all if there are fewer, and 0.5 what is not.
+    "Is there a ...?": the probability that at least one is. Range 0..8; 0 for other questions.
     Wrong when: touching things are one region, or one thing is two. Source: this module.
     """
 
@@ -287,7 +289,7 @@ class CountScorer(_Situated):
         each = (
             _probability(self._namer.log_odds(sight, [reading.noun])[:, 0])
             if reading.noun
-            else np.array([0.97 if len(thing.regions) > 1 else 0.5 for thing in sight.things])
+            else np.array([0.97 if len(thing.regions) >= min(2, len(sight.clip.frames)) else 0.5 for thing in sight.things])
         )
         if reading.asks == "count":
             return _energy(_counted(answers, each))
@@ -298,7 +300,7 @@ class LanguageScorer:
     """How natural the answer is as a continuation of the question.
 
     Energy: -log p(answer and its end | question) under the generator, nats, by which a longer answer is less likely. Range 0..60.
-    Wrong when: the likely is not the true; it has not seen the clip (but for the names in its prompt). Source: the language model.
+    Wrong when: the likely is not the true; it has not seen the clip. Source: the language model.
     """
 
     name, cost, differentiable = "language", 1e-5, False

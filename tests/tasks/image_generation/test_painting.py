@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.models.diffusion import DiffusionModel
-from pcm_ros.tasks.image_generation import Painter, Progress, Prompt, Request, UnusablePrompt, generate, read_prompt
+from pcm_ros.tasks.image_generation import Painter, Progress, Prompt, Request, UnusablePrompt, generate, painter, read_prompt
+from pcm_ros.tasks.image_generation.assembly import Busy
 from pcm_ros.tasks.image_generation.painter import Experts
 from pcm_ros.tasks.image_generation.prompt import Relation
 
@@ -141,6 +145,32 @@ def test_best_of_n_is_the_one_that_the_experts_like_best(model: DiffusionModel) 
     assert picture.energies["redness"] == pytest.approx(distance[0], abs=2e-3)
     assert [found["redness"] for found in picture.energies_of_others] == pytest.approx(distance[1:], abs=2e-3)
     assert set(picture.history[0]) == {"guidance"}
+    begun = Painter(model, only(), guided=False).paint(Request(PROMPT, 3, steps=3, count=4))
+    assert begun.order == (0, 1, 2, 3)
+    assert picture.order != begun.order and sorted(picture.order) == [0, 1, 2, 3]
+    for place, image in zip(picture.order, shown, strict=True):
+        assert np.array_equal(image, [begun.image, *begun.others][place])
+
+
+def test_previews_are_decoded_for_those_who_look_and_show_their_round(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DiffusionModel(folder)
+    decode, decoded = model.decode, list[int]()
+
+    def counted(sample: Tensor) -> Tensor:
+        decoded.append(len(sample))
+        return decode(sample)
+
+    monkeypatch.setattr(model, "decode", counted)
+    seen: list[Progress] = []
+    at_once: list[np.ndarray] = []
+    Painter(model, only()).paint(Request(PROMPT, 3, steps=4), progress=seen.append)
+    assert decoded == [1], "nobody looked at a preview: the finished picture alone is decoded"
+    picture = Painter(model, only()).paint(Request(PROMPT, 3, steps=4), progress=lambda progress: at_once.append(progress.preview))
+    for late, early in zip(seen, at_once, strict=True):
+        assert np.array_equal(late.preview, early)
+    assert not np.array_equal(at_once[0], at_once[-1]) and np.array_equal(at_once[-1], picture.image)
+    count = len(decoded)
+    assert seen[0].preview is seen[0].preview and len(decoded) == count
 
 
 @pytest.mark.parametrize("after", [1, 2, 5])
@@ -230,8 +260,57 @@ def test_methods_and_experts_out_of_range(folder: Path) -> None:
         generate(PROMPT, model=folder, method="magic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="experts \\['nobody'\\] are unknown"):
         generate(PROMPT, model=folder, experts=["nobody"])
+    with pytest.raises(ValueError, match="experts \\['nobody'\\] are unknown"):
+        generate(PROMPT, model=folder, method="guidance", experts=["nobody"])
     with pytest.raises(ValueError, match="of which none can guide; allowed: at least one of segmenter"):
         generate(PROMPT, model=folder, method="gradient", experts=["pcm-clip-colors"])
+    with pytest.raises(ValueError, match="experts are \\['segmenter', 'segmenter'\\]; allowed: each of them once"):
+        painter("consensus", folder, experts=["segmenter", "segmenter"])
+    with pytest.raises(ValueError, match="method 'consensus' needs some; allowed: at least one of segmenter"):
+        painter("consensus", folder, experts=())
+    assert generate(PROMPT, model=folder, method="guidance", experts=(), steps=2).complete
+
+
+@contextmanager
+def somebody_paints(folder: Path) -> Iterator[None]:
+    """While another thread is in the middle of a picture."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(progress: Progress) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    thread = threading.Thread(target=lambda: generate(PROMPT, steps=2, model=folder, method="guidance", progress=hold))
+    thread.start()
+    try:
+        assert begun.wait(30)
+        yield
+    finally:
+        go_on.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("deadline", [math.inf, 1e10])
+def test_deadlines_of_any_length(folder: Path, deadline: float) -> None:
+    assert generate(PROMPT, steps=2, model=folder, method="guidance", deadline=deadline).complete
+    with pytest.raises(ValueError, match="deadline is nan; allowed: seconds"):
+        generate(PROMPT, steps=2, model=folder, method="guidance", deadline=math.nan)
+
+
+def test_whoever_waits_for_a_turn_hears_cancellation_and_deadline(folder: Path) -> None:
+    asked: list[float] = []
+
+    def cancelled() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) > 1
+
+    with somebody_paints(folder):
+        start = time.monotonic()
+        with pytest.raises(Busy, match="cancelled while other pictures were painted"):
+            generate(PROMPT, steps=2, model=folder, method="guidance", cancelled=cancelled)
+        with pytest.raises(Busy, match=r"deadline of 0\.3 s passed"):
+            generate(PROMPT, steps=2, model=folder, method="guidance", deadline=0.3)
+        assert time.monotonic() - start < 5.0
 
 
 LEFT, ON = Relation(0, "left", 1), Relation(0, "on", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from pcm_ros.consensus import Batch, BeamState, Scorer
+from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Iteration, Scorer, Stop
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.registry import Calibration
 from pcm_ros.models.segmentation import TextSegmenter
-from pcm_ros.sight.frames import Clip, clip_of
+from pcm_ros.sight.frames import Clip, UnusableClip, clip_of
 from pcm_ros.sight.naming import Namer, SegmenterExpert
 from pcm_ros.sight.things import nothing
 from pcm_ros.tasks.video_qa.answerer import Answer, Answerer, Judged, Progress
@@ -82,6 +84,103 @@ def test_deadline_and_cancelling(answerer: Answerer) -> None:
     assert answerer.answer(CLIP, QUESTION).complete
     with pytest.raises(ValueError, match="allowed: seconds > 0"):
         answerer.answer(CLIP, QUESTION, deadline=0.0)
+
+
+def test_an_iterator_that_is_kept_holds_nobody_up(answerer: Answerer) -> None:
+    """Another question is asked in the middle of it, by the same thread and by another one; then it goes on as if nothing had been."""
+    other = "Which object moves last?"
+    alone = {question: answerer.answer(CLIP, question) for question in (QUESTION, other)}
+    assert alone[QUESTION].rounds == 2, "nothing would be left to do"
+    kept = answerer.iterate(CLIP, QUESTION)
+    for result in kept:
+        if isinstance(result, Progress) and result.stage == "round":
+            break
+    answers: list[Answer] = []
+    for _ in range(2):  # a thread of its own, that the test ends where it would wait for ever
+        thread = threading.Thread(target=lambda: answers.append(answerer.answer(CLIP, other)), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert answerer.answer(CLIP, other).complete
+    assert [answer.energies for answer in answers] == [alone[other].energies] * 2
+    *_, last = kept
+    assert isinstance(last, Answer) and (last.text, last.rounds) == (alone[QUESTION].text, alone[QUESTION].rounds)
+    assert last.energies == alone[QUESTION].energies and last.runners_up == alone[QUESTION].runners_up
+
+
+def test_rounds_of_several_inquiries_take_turns(answerer: Answerer) -> None:
+    """A later round opens the answers where no earlier one has, whoever asked in between."""
+    consensus = Consensus(answerer.generator, answerer.ensemble, Beam(3), Stop(4, agreement=None))
+
+    def begun() -> Iterator[Iteration]:
+        inquiry = Inquiry(QUESTION, read_question(QUESTION), nothing(CLIP), ("red mug", "blue bowl"))
+        return consensus.iterate(inquiry, 0)
+
+    alone = [texts_of(iteration.batch) for iteration in begun()]
+    assert len(alone) == 4 and alone[1] != alone[2]
+    one, other = begun(), begun()
+    by_turns = [(texts_of(first.batch), texts_of(second.batch)) for first, second in zip(one, other, strict=True)]
+    assert by_turns == [(texts, texts) for texts in alone]
+
+
+class Waits:
+    """A scorer that takes its time."""
+
+    name, cost, differentiable = "waits", 1.0, False
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def energy(self, batch: Batch, context: Inquiry) -> torch.Tensor:
+        self.begun.set()
+        self.go_on.wait(60)
+        return torch.zeros(len(batch), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("looking", [False, True])
+def test_whoever_waits_for_others_hears_deadline_and_cancellation(
+    tiny: LanguageModel, segmenter: TextSegmenter, monkeypatch: pytest.MonkeyPatch, looking: bool
+) -> None:
+    """While another thread judges answers, or looks at another clip."""
+    waits = Waits()
+    ready = made(tiny, segmenter, waits)
+    ready.seen(CLIP)
+    busy = clip_of([np.full((64, 96, 3), 9, dtype=np.uint8)] * 2)
+    if looking:
+        look = segmenter.features
+
+        def slowly(image: np.ndarray) -> object:
+            waits.begun.set()
+            waits.go_on.wait(60)
+            return look(image)
+
+        monkeypatch.setattr(segmenter, "features", slowly)
+    thread = threading.Thread(target=lambda: ready.answer(busy, QUESTION), daemon=True)
+    thread.start()
+    assert waits.begun.wait(60)
+    start = time.monotonic()
+    late = ready.answer(CLIP, QUESTION, deadline=0.3)
+    assert (late.text, late.reason, late.complete) == ("", "deadline", False)
+    asked: list[float] = []
+
+    def stop() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) > 2
+
+    *_, stopped = ready.iterate(CLIP, QUESTION, stop=stop)
+    assert isinstance(stopped, Answer) and (stopped.text, stopped.reason) == ("", "cancelled")
+    assert time.monotonic() - start < 10.0
+    waits.go_on.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    ready.close()
+
+
+@pytest.mark.parametrize("shape", [(0, 10, 3), (10, 0, 3), (7, 400, 3), (2000, 4, 3)])
+def test_pictures_of_hardly_a_pixel_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(UnusableClip, match=r"allowed: .*8 x 8 to 8192 x 8192"):
+        clip_of([np.zeros(shape, dtype=np.uint8)])
+    assert clip_of([np.zeros((8, 8, 3), dtype=np.uint8)]).frames.shape == (1, 8, 8, 3)
 
 
 class Watched(AnswerGenerator):

@@ -91,6 +91,20 @@ def test_what_an_expert_wants_is_written(model: LanguageModel) -> None:
     assert led.likelihood < alone.likelihood + 1e-6 and led.steps >= 12
 
 
+def test_experts_judge_answers_of_more_words_than_a_few(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer that is looked at goes on for 40 bytes of whole words: experts hear all of it."""
+    seen: set[str] = set()
+
+    def look(text: str) -> float:
+        seen.add(text)
+        return 0.0
+
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda tokens: f"{decode(tokens)[:1]} standing beside the yellow bowl" if tokens else "")
+    written(model, Wants(look), rounds=1)
+    assert seen and any(text.endswith(" standing beside the yellow bowl") for text in seen)
+
+
 def test_an_expert_without_a_say_changes_nothing(model: LanguageModel) -> None:
     alone = written(model, Wants(lambda text: 3.0))
     many = written(model, Wants(lambda text: 3.0), Wants(lambda text: 0.0, "other"), rounds=3)

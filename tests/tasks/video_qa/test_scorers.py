@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pcm_ros.models.registry import Calibration
 from pcm_ros.sight.frames import Clip
 from pcm_ros.sight.naming import Namer, colour_and_kind
 from pcm_ros.sight.things import Region, Sight, Thing, followed, motion_of, nothing
-from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, texts_of
+from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, sequence_of, shortened, text_of, texts_of
 from pcm_ros.tasks.video_qa.reading import read_question
 from pcm_ros.tasks.video_qa.scorers import CAP, CountScorer, FrameScorer, LanguageScorer, MotionScorer, RelationScorer
 
@@ -177,8 +178,73 @@ def test_motion_of_what_moves_and_what_trembles() -> None:
     middles[4:, 1, 0] += np.linspace(0.02, 0.15, 6)
     middles[:, 2] = np.nan
     moves, onset = motion_of(middles)
-    assert moves[0] < 0.1 and moves[1] > 0.9 and moves[2] == 0
+    middles[7, 2] = 0.5
+    moves, onset = motion_of(middles)
+    assert moves[0] < 0.1 and moves[1] > 0.9 and np.isnan(moves[2]), "of what is seen once nobody knows whether it moves"
     assert 4 <= onset[1] <= 6 and onset[2] == 10
+
+
+def shown(*seen_in: Sequence[int], frames: int = 1) -> Sight:
+    """A clip of so many frames, and for each thing the frames that show it; things stand still."""
+    clip = Clip(np.zeros((frames, 48, 64, 3), dtype=np.uint8), np.arange(frames) / 2, frames / 2, "made up")
+    things = tuple(Thing({t: region(0.2 + 0.2 * m, 0.5, look=m) for t in times}) for m, times in enumerate(seen_in))
+    middles = np.full((frames, len(things), 2), np.nan)
+    for m, thing in enumerate(things):
+        for t, place in thing.regions.items():
+            middles[t, m] = place.middle
+    return Sight(clip, (), things, middles, *motion_of(middles))
+
+
+def test_each_thing_of_a_single_picture_counts() -> None:
+    question, answers = "How many objects are there?", ("one", "two", "three", "four")
+    found = energies("counts", question, answers, shown((0,), (0,), (0,)))
+    assert min(found, key=lambda answer: found[answer]) == "three" and found["three"] < 0.3
+    twice = energies("counts", question, answers, shown((0, 1), (0, 1), (1,), frames=2))  # what comes and goes counts half
+    assert twice["two"] == pytest.approx(twice["three"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "question", ["Does the red mug move?", "How many objects move?", "Which object does not move?", "Does anything move?"]
+)
+def test_of_a_single_picture_the_expert_on_motion_says_nothing(question: str) -> None:
+    found = energies("motion", question, ("yes", "no", "zero", "red mug", "blue bowl"), shown((0,), (0,), (0,)))
+    assert set(found.values()) == {0.0}
+
+
+def test_what_is_seen_once_may_move_or_not() -> None:
+    seen = shown((0, 1, 2), (0, 1, 2), (1,), frames=3)
+    yes_no = energies("motion", "Does the green block move?", ("yes", "no"), seen)
+    assert yes_no["yes"] == pytest.approx(yes_no["no"], abs=0.1)
+    assert energies("motion", "Does the red mug move?", ("no", "yes"), seen)["yes"] > 2.0
+    for order in ("first", "last"):
+        weight = MotionScorer.weight(seen, read_question(f"Which object moves {order}?"))
+        assert np.isfinite(weight).all() and weight.sum() <= 1 and weight[2] == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_is_seen_once_does_not_move_before_what_is_seen_to() -> None:
+    whole = sight()
+    moves = whole.moves.copy()
+    moves[1] = np.nan
+    for order, right in (("first", 0), ("last", 2)):
+        weight = MotionScorer.weight(replace(whole, moves=moves), read_question(f"Which object moves {order}?"))
+        assert int(weight.argmax()) == right and weight[right] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("red mug", "red mug"),
+        ("x" * 97, "x" * 96),
+        (f"{'red ' * 24}mug", ("red " * 24).strip()),  # a space is the 96th byte
+        (f"{'a' * 90} {'b' * 5} mug", f"{'a' * 90} {'b' * 5}"),  # a word ends at the 96th
+        (f"{'a' * 90} {'b' * 6} mug", "a" * 90),
+        ("ü" * 60, "ü" * 48),
+        (f"a{'ü' * 60}", f"a{'ü' * 47}"),
+    ],
+)
+def test_answers_that_are_too_long_are_cut_between_words(text: str, short: str) -> None:
+    assert shortened(text) == short
+    assert text_of(sequence_of(shortened(text))) == short
 
 
 def test_answers_survive_the_batch() -> None:
