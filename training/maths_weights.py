@@ -2,6 +2,8 @@
 
     python -m training.maths_weights --candidates runs/maths/candidates.jsonl --out runs/maths/maths-weights.json
 
+Copied to pcm_ros/models/weights/maths-weights.json, they are what the solver and `pcm bench maths` count the experts with.
+
 A conditional logit (McFadden, "Conditional logit analysis of qualitative choice behavior", 1974) on what `maths_candidates.py` drew: the
 probability of a solution is softmax(-sum_s w_s z_s) over those of its problem, z_s = the expert's energies in z-scores as the ensemble
 adds them up, and the right ones shall have all of it. Weights are >= 0, and a penalty draws them to 1, the plain sum: its strength, and

@@ -30,9 +30,11 @@ def maths(
     hidden: Annotated[Path | None, typer.Option(help="Weights of the adapter's hidden-state verifier. Default: likewise.")] = None,
     verifiers: Annotated[bool, typer.Option(help="Whether the trained verifiers join the ensemble.")] = True,
     beam: Annotated[int, typer.Option(min=1, max=64, help="Partial solutions kept.")] = 5,
-    proposals: Annotated[int, typer.Option(min=1, max=64, help="Steps drawn for each; a lot of samples is beam * proposals.")] = 4,
+    proposals: Annotated[int, typer.Option(min=1, max=64, help="Steps drawn for each.")] = 4,
     temperature: Annotated[float, typer.Option(help="Of the draws.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens that a solution, or a lot of samples, may cost.")] = 4000,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that a solution may cost. Default: 200 * beam * proposals, at least 4000.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     jobs: Jobs = 1,
     json: Json = None,

@@ -18,6 +18,9 @@ from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.models.packed_linear import pack_linear_layers
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 
+COLDEST = 0.01
+"""The least temperature of draws: logits divided by much less overflow. 0 = no draws, always the likeliest token."""
+
 
 class LanguageModel:
     """A causal language model that goes on from many texts at once and never reads a text twice.
@@ -53,8 +56,8 @@ class LanguageModel:
         self._pieces: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, without any that mark a beginning or an end."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Token ids, without any that mark a beginning or an end: "<|im_end|>" in a text is these ten characters, no control token."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; the end token is left out."""
@@ -96,12 +99,18 @@ class LanguageModel:
     def feed(
         self, branches: Branches, rows: Sequence[int], texts: Sequence[Sequence[int]]
     ) -> tuple[Branches, tuple[tuple[float, ...], ...]]:
-        """Read on: text i behind row rows[i]. The new branches, and each token's log-likelihood. Raises ValueError for an empty text."""
+        """Read on: text i behind row rows[i]. The new branches, and each token's log-likelihood (nats).
+
+        Raises:
+            ValueError: an empty text, or one that with what stands before it is longer than the model's context.
+        """
         lengths = torch.tensor([len(text) for text in texts])
         if not len(texts) or int(lengths.min()) < 1 or len(rows) != len(texts):
             raise ValueError(
                 f"{len(texts)} texts of {lengths.tolist()} tokens behind {len(rows)} rows; allowed: one text per row, none empty"
             )
+        if (whole := int((branches.lengths[list(rows)] + lengths).max())) >= self.context:
+            raise ValueError(f"a text has {whole} tokens with what stands before it; allowed: at most {self.context - 1}")
         longest = int(lengths.max())
         start = branches.select(rows, room=longest)
         old = start.seen.shape[1] - longest
@@ -134,7 +143,7 @@ class LanguageModel:
         """Write one line behind each of these rows; a row may be named several times.
 
         Args:
-            temperature: one per row; 0 = always the likeliest token.
+            temperature: one per row, >= 0.01 (`COLDEST`); 0 = always the likeliest token.
             most: tokens per line, >= 1.
             rng: the only source of randomness.
             deadline: time.monotonic() at which to stop wherever it is.
@@ -145,9 +154,10 @@ class LanguageModel:
         Raises:
             ValueError: an argument out of its range.
         """
-        if len(rows) != len(temperature) or not rows or min(temperature) < 0 or most < 1:
+        if len(rows) != len(temperature) or not rows or not all(t == 0 or t >= COLDEST for t in temperature) or most < 1:
             raise ValueError(
-                f"{len(rows)} rows, temperatures {list(temperature)}, most {most}; allowed: one temperature >= 0 each, most >= 1"
+                f"{len(rows)} rows, temperatures {list(temperature)}, most {most}; "
+                f"allowed: one temperature each, 0 or >= {COLDEST}, and most >= 1"
             )
         most = min(most, self.context - int(branches.lengths[list(rows)].max()))
         if most < 1:

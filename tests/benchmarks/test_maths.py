@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from pcm_ros.benchmarks import maths
 from pcm_ros.benchmarks.commands import app
-from pcm_ros.benchmarks.maths import bench, is_right, of_samples, read_items, shared
+from pcm_ros.benchmarks.compare import compare
+from pcm_ros.benchmarks.maths import (
+    MOST_LOTS,
+    Item,
+    bench,
+    difference,
+    is_right,
+    merged,
+    of_samples,
+    p_value,
+    read_items,
+    run_one,
+    samples_for,
+    share,
+    shared,
+    summarise,
+)
+from pcm_ros.consensus import Batch
+from pcm_ros.evidence import paired, rate
+from pcm_ros.evidence.document import content_digest
 from pcm_ros.evidence.journal import Entry, Journal
-from pcm_ros.tasks.mathematics.solver import Candidate
+from pcm_ros.tasks.mathematics import assembly
+from pcm_ros.tasks.mathematics.generator import StepGenerator
+from pcm_ros.tasks.mathematics.proposals import Problem, usual_tokens
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic
+from pcm_ros.tasks.mathematics.solver import Candidate, Solver
 from tests.models.tiny_language import make_model
+from tests.tasks.mathematics.scripted_language import QUESTION, ScriptedModel
 
 QUESTIONS = ("Tom has 3 boxes of 4 eggs and eats 2. How many eggs are left?", "Ann has 5 cups and Ben 7 cups. How many cups are there?")
 RIGHT = ("<<3*4=12>> eggs\n<<12-2=10>> eggs are left\n#### 10", "<<5+7=12>> cups\n#### 12")
@@ -64,7 +95,10 @@ def test_solve_counts_every_way_and_goes_on_where_it_was_cut_off(model: Path, da
     assert ways <= document.results.keys()
     assert {f"ensemble - {name}" for name in ways - {"any", "ensemble"}} <= document.results.keys()
     assert document.results["tokens_per_second"].value > 0 and document.results["errors"].value == 0
-    assert all(record["samples"] % 4 == 0 and record["samples"] > 0 for record in document.records)
+    assert all(0 < len(record["samples"]) <= record["samples_drawn"] for record in document.records)
+    ratio = [record["tokens"]["majority"] / record["tokens"]["ensemble"] for record in document.records]
+    assert document.results["tokens.majority / tokens.ensemble"].value == pytest.approx(sum(ratio) / 2)
+    assert document.results["ensemble - majority.p"].value == 1.0
     with Journal(path.with_name("solve.json.journal"), "maths", document.config, False) as journal:
         journal.append(Entry({**document.records[1], "answers": "from the journal"}, "earlier", 1.0, "commit"))
     again = bench(path, **options)
@@ -86,6 +120,7 @@ def test_speed_compares_the_same_work(model: Path, data: Path, tmp_path: Path) -
         (["--data", "/nowhere.jsonl"], "'/nowhere.jsonl' does not exist; remedy: GSM8K is at https://github.com/openai/grade-school-math"),
         (["--mode", "guess"], "--mode is 'guess'; allowed: select, solve, speed"),
         (["--temperature", "0"], "--temperature is 0.0"),
+        (["--temperature", "1e-5"], "--temperature is 1e-05; allowed: 0.01..5"),
         (["--beam", "64", "--proposals", "64"], "4096; allowed: at most 256"),
         (["--sentence", "/nowhere.safetensors"], "'/nowhere.safetensors' does not exist"),
         (["--sentence", "/nowhere.safetensors", "--no-verifiers"], "--no-verifiers leaves out what --sentence and --hidden bring in"),
@@ -207,14 +242,158 @@ def test_ties_are_shared(energies: Sequence[float], votes: Sequence[float] | Non
     assert shared(energies, [1.0, 0.0, 1.0], votes) == worth
 
 
-def test_samples() -> None:
-    def drawn(answer: str | None, total: float, votes: float, numbers: float) -> Candidate:
-        return Candidate(answer, str(answer), total, votes, {"numbers": numbers})
+def drawn(answer: str | None, total: float, votes: float, numbers: float) -> Candidate:
+    return Candidate(answer, str(answer), total, votes, {"numbers": numbers})
 
-    first = [drawn("7", 0.0, 2.0, 1.0), drawn("8", 1.0, 3.0, 0.0), drawn(None, -9.0, 1.0, -9.0)]
-    second = [drawn("7", 0.0, 2.0, 0.0)]
-    credit = of_samples([first, second], Fraction(7), 20)
-    assert credit == {"sample": 4 / 20, "any": 1.0, "majority": 1.0, "scorer.numbers": 0.0, "samples.ensemble": 1.0}
-    assert of_samples([first], Fraction(7), 10)["majority"] == 0.0
-    assert of_samples([[]], Fraction(7), 10) == {"sample": 0.0, "any": 0.0, "majority": 0.0}
-    assert not math.isnan(sum(credit.values()))
+
+def test_samples() -> None:
+    lot = [drawn("7", 0.0, 2.0, 1.0), drawn("8", 1.0, 3.0, 0.0), drawn(None, -9.0, 1.0, -9.0)]
+    assert of_samples(lot, Fraction(7), 10) == {"sample": 0.2, "any": 1.0, "majority": 0.0, "scorer.numbers": 0.0, "samples.ensemble": 1.0}
+    assert of_samples([drawn("7", 0.0, 4.0, 1.0), lot[1]], Fraction(7), 10)["majority"] == 1.0
+    assert of_samples([], Fraction(7), 10) == {"sample": 0.0, "any": 0.0, "majority": 0.0}
+
+
+def plain(count: int, script: Mapping[str, Sequence[str]]) -> Solver:
+    model: Any = ScriptedModel(script)
+    return Solver(StepGenerator(model, count, 1, by_votes=True, temperature=1.0, stop_here=False), [Agreement()], width=count)
+
+
+PROBLEM = Item(QUESTION, Fraction(3), (), (), 5)
+
+
+@pytest.mark.parametrize("guess", [1, 6, 15, 1000])
+def test_the_majority_is_of_samples_that_cost_as_much_as_the_consensus(guess: int) -> None:
+    """Each sample costs six tokens. What a lot has too many is dropped, what it has too few is drawn behind it."""
+    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3", "#### 4"]}))
+    samples, count = samples_for(PROBLEM, prepared, budget=60, guess=guess)
+    assert (len(samples), sum(sample.tokens for sample in samples)) == (10, 60)
+    assert count >= 10
+    votes = {one.text: one.votes for one in merged(samples)}
+    assert set(votes) == {"#### 3", "#### 4"} and sum(votes.values()) == 10
+
+
+def test_a_sample_that_comes_to_no_end_costs_what_it_took() -> None:
+    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3", "x" * 65]}))
+    samples, _ = samples_for(PROBLEM, prepared, budget=350, guess=35)
+    assert [sample.tokens for sample in samples if sample.solution is None] == [64.0] * 5
+    assert 350 <= sum(sample.tokens for sample in samples) < 350 + 64
+
+
+def test_at_least_one_sample_is_drawn_and_never_more_than_some_lots() -> None:
+    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3"]}))
+    assert len(samples_for(PROBLEM, prepared, budget=0, guess=0)[0]) == 1
+    silent: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["\n"]}))
+    samples, count = samples_for(PROBLEM, silent, budget=500_000, guess=1)
+    assert len(samples) == count == MOST_LOTS * 256
+
+
+class Broken:
+    """A scorer that never answers."""
+
+    name, cost, differentiable = "broken", 1.0, False
+
+    def energy(self, batch: Batch, context: Problem) -> torch.Tensor:
+        raise RuntimeError("no memory")
+
+
+def test_a_scorer_that_was_dropped_takes_nothing_from_the_others() -> None:
+    model: Any = ScriptedModel({})
+    ensemble = Solver(StepGenerator(model, 1, 1), [Arithmetic(), Agreement(), Broken()])
+    prepared: Any = SimpleNamespace(mode="select", ensemble=ensemble)
+    item = Item(QUESTIONS[1], Fraction(12), (RIGHT[1], RIGHT[1], WRONG[1]), (True, True, False), 1)
+    record = {"id": "a", **run_one(item, prepared)}
+    ensemble.close()
+    assert record["dropped"] == ["broken"] and record["ensemble"] is record["success"] is True
+    assert record["credit"] == {
+        "random": 2 / 3, "any": 1.0, "majority": 1.0, "scorer.arithmetic": 1.0, "scorer.agreement": 1.0, "ensemble": 1.0
+    }  # fmt: skip
+    results = summarise([record])
+    assert (results["dropped.broken"].value, results["dropped.arithmetic"].value) == (1.0, 0.0)
+
+
+def test_the_mode_says_what_is_run_and_not_what_the_problem_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maths, "measure_speed", lambda *_: {"measured": True})
+    prepared: Any = SimpleNamespace(mode="speed", generating=None, preamble="", beam=1, proposals=1)
+    assert run_one(Item(QUESTION, None, ("#### 3",), (True,), 1), prepared) == {"measured": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"question": "why?", "answer": 1, "solutions": [], "correct": []}', "has no solutions; remedy: leave such problems out"),
+        ('{"question": "why?", "answer": 1, "solutions": "ab", "correct": [true, true]}', "`solutions` is a list"),
+        ('{"question": "why?", "answer": 1, "solutions": ["a"], "correct": ["false"]}', "`correct` one of as many true or false"),
+    ],
+)
+def test_solutions_that_cannot_be_selected_from(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=why):
+        read_items(path, "select", None, 0)
+
+
+def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps({"question": "why\u2028so?", "answer": 1}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [item.question for item in read_items(path, "solve", None, 0).values()] == ["why\u2028so?"]
+
+
+OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+@given(OUTCOMES)
+def test_of_outcomes_intervals_and_tests_are_the_known_ones(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = ([float(pair[place]) for pair in pairs] for place in (0, 1))
+    known = paired(*({str(row): pair[place] for row, pair in enumerate(pairs)} for place in (0, 1)))
+    ours = difference(first, second)
+    assert (ours.value, ours.low, ours.high, ours.n) == pytest.approx(
+        (known.difference.value, known.difference.low, known.difference.high, known.difference.n)
+    )
+    assert p_value(first, second) == pytest.approx(known.p_value)
+    exact = rate([pair[0] for pair in pairs])
+    assert (share(first).value, share(first).low, share(first).high) == pytest.approx((exact.value, exact.low, exact.high))
+    assert share(first).share
+
+
+def test_parts_of_problems_have_intervals_too() -> None:
+    half = share([0.5] * 4)
+    assert half.value == 0.5 and half.low < 0.2 and half.high > 0.8
+    same = difference([0.5] * 4, [0.5] * 4)
+    assert same.value == 0 and same.low < -0.1 and same.high > 0.1
+    assert p_value([0.5] * 4, [0.5] * 4) == 1.0
+    assert p_value([1.0] * 6, [0.5] * 6) == pytest.approx(2 / 2**6)
+
+
+def test_runs_can_be_compared_problem_by_problem(model: Path, data: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        document = bench(path, mode="select", data=data, model=model, progress=False)
+    assert math.isnan(document.results["ensemble - random.p"].low) and 0 <= document.results["ensemble - random.p"].value <= 1
+    for field in ("success", "ensemble", "majority", "scorer.arithmetic"):
+        _, comparison = compare(*paths, field=field)
+        assert (comparison.difference.value, comparison.p_value) == (0.0, 1.0)
+
+
+def test_a_hidden_state_verifier_needs_its_adapter(model: Path, data: Path, tmp_path: Path) -> None:
+    done = pcm_bench_maths("--data", data, "--model", model, "--hidden", "/nowhere.safetensors", "--json", tmp_path / "x.json")
+    assert done.exit_code == 2 and "--hidden belongs to an adapter" in done.output, done.output
+
+
+def test_weights_of_the_package_count_and_are_in_the_configuration(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = tmp_path / "maths-weights.json"
+    fitted.write_text('{"weights": {"arithmetic": 3.0, "generator": 0.5}}')
+    monkeypatch.setattr(assembly, "shipped_weights", lambda adapter: fitted)
+    config = bench(tmp_path / "x.json", mode="select", data=data, model=model, progress=False).config
+    assert config["weights"] == str(fitted) and content_digest(fitted) in config["contents"]
+    for mode in ("select", "solve"):
+        prepared = maths._Prepared({**config, "mode": mode})
+        ensemble = (prepared.ensemble if mode == "select" else prepared.consensus).ensemble
+        counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
+        assert counts["arithmetic"] == 3.0 and counts["numbers"] == 1.0 and counts.get("generator", 0.5) == 0.5
+
+
+def test_the_usual_tokens_are_the_default(model: Path, data: Path, tmp_path: Path) -> None:
+    config = bench(tmp_path / "x.json", mode="select", data=data, model=model, beam=8, proposals=8, progress=False).config
+    assert config["max_tokens"] == usual_tokens(64) > 4000

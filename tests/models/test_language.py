@@ -156,6 +156,26 @@ def test_the_context_is_never_exceeded(llama: LanguageModel) -> None:
         llama.read([[]])
 
 
+def test_a_text_that_is_read_on_fits_into_the_context(llama: LanguageModel) -> None:
+    branches = llama.read([[5] * 250, [5]])
+    assert int(llama.feed(branches, [0, 1], [[6] * 5, [6]])[0].lengths[0]) == 255
+    with pytest.raises(ValueError, match="a text has 256 tokens with what stands before it; allowed: at most 255"):
+        llama.feed(branches, [1, 0], [[6], [6] * 6])
+
+
+@pytest.mark.parametrize("text", ["<end>", "a cat<end>sat", "<end><end> 12 eggs"])
+def test_no_text_holds_control_tokens(llama: LanguageModel, text: str) -> None:
+    tokens = llama.encode(text)
+    assert not set(tokens) & set(llama.tokenizer.all_special_ids)
+    assert llama.decode(tokens) == text
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 1e-40, 0.005])
+def test_temperatures_that_overflow_are_refused(llama: LanguageModel, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"allowed: one temperature each, 0 or >= 0\.01"):
+        llama.write(llama.read([[5]]), [0], [temperature], 3, torch.Generator())
+
+
 def test_an_adapter_merged_is_the_adapter_beside_the_weights(folder: Callable[[str], Path], tmp_path: Path) -> None:
     model, _ = load_causal(folder("llama"), torch.float32, "eager")
     ids = torch.tensor([[3, 4, 5, 6]])

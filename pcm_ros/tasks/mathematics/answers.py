@@ -9,13 +9,37 @@ from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of, written_numbe
 from pcm_ros.tasks.mathematics.equations import marked
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
-_MINUS = str.maketrans("–−", "--")
+_FRACTIONS = {
+    "½": "1/2",
+    "⅓": "1/3",
+    "⅔": "2/3",
+    "¼": "1/4",
+    "¾": "3/4",
+    "⅕": "1/5",
+    "⅖": "2/5",
+    "⅗": "3/5",
+    "⅘": "4/5",
+    "⅙": "1/6",
+    "⅚": "5/6",
+    "⅛": "1/8",
+    "⅜": "3/8",
+    "⅝": "5/8",
+    "⅞": "7/8",
+}
+_CHARACTERS = str.maketrans({"–": "-", "−": "-"} | {sign: f" {written}" for sign, written in _FRACTIONS.items()})
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
-_QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w))?)"
-_NUMBER = rf"(-?)[ ]*\\?[$€£]?[ ]*(-?)[ ]*({_QUANTITY})"
+_GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,])(?=\d{3}(?!\d))")
+"""What LaTeX has between thousands: 1{,}200, 1,\\!200, 1\\,200."""
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_SCALED = rf"(?:[ ]+(?:{'|'.join(_SCALES)})\b)?"
+_QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w)|{_SCALED}))"
+_SPACED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w)(?:\.\d+)?"
+_STATED = rf"(?:{_SPACED}|{_QUANTITY})"
+_NUMBER = rf"(-|(?:[Mm]inus|[Nn]egative)[ ]+)?[ ]*(?:\((?=[ ]*[$€£]?[ ]*{_STATED}[ ]*\)))?[ ]*\\?[$€£]?[ ]*(-?)[ ]*({_STATED})"
+_NEARLY = r"(?:(?:about|around|approximately|roughly|nearly|almost|exactly|only|just|[~≈])[ ]*)?"
 _SAID = (
     r"(?:####|^[ *_]*A:|\b(?:answer|Answer|ANSWER)(?:[ ]+(?:to|for)[ ]+[^\n.:=\d]{1,60}?)?[ *_]*(?:(?:\bis\b|[:=])[ *_]*)+|\\boxed\{)"
-    r"[ *_$(]*(?:\\boxed\{)?"
+    rf"[ *_$(]*(?:\\boxed\{{)?{_NEARLY}"
 )
 _WORKED_OUT = r"(?:<<)?[\d \t.,()$€£%]{1,60}[-+*/x×÷·^][-\d \t.,()$€£%+*/x×÷·^]{1,60}=\s*"
 _STATEMENT = re.compile(rf"{_SAID}\s*(?:{_WORKED_OUT})?{_NUMBER}", re.MULTILINE)
@@ -23,6 +47,7 @@ _ANSWER_LINE = re.compile(
     rf"[*_]{{0,2}}(?:[^\W\d]+,?[ ])?(?:(?:[Tt]he|[Mm]y|[Oo]ur)[ ])?(?:[Ff]inal[ ])?{_SAID}\s*{_NUMBER}"
     r"\}?[ ]?(?:\\?%)?[*_$)]{0,4}(?:[ ][^\W\d]+){0,3}[.!]?[*_$)]{0,4}"
 )
+_LABELS = re.compile(r"^[ *_]*B:", re.MULTILINE)
 _LAST = re.compile(rf"(?<![\d.])(?:(?<![\w)%.])(-))?[$€£]?(?:(?<=[$€£])(-))?({_QUANTITY})")
 _BOX = "\\boxed{"
 _NOISE = Fraction(1, 10**9)
@@ -40,7 +65,8 @@ def in_notation(solution: str) -> str:
     """
     text = marked(solution.strip())
     lines = EQUATION.sub(_shortened, compact(text)).splitlines()
-    if lines and (found := _ANSWER_LINE.fullmatch(_plain(lines[-1]).strip())):
+    found = _ANSWER_LINE.fullmatch(_plain(lines[-1]).strip()) if lines else None
+    if found and not (found[0].lstrip(" *_").startswith("A:") and _LABELS.search(text)):
         lines[-1] = f"{ANSWER}{_number_text(found)}"
     elif lines and not lines[-1].startswith(ANSWER.strip()) and (stated := _statements(text)):
         lines.append(f"{ANSWER}{stated[-1]}")
@@ -66,30 +92,35 @@ def _few_decimals(number: re.Match[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text with plain signs for minus, and LaTeX's fractions as 1/2."""
-    return _FRACTION.sub(r" \1/\2", text.translate(_MINUS))
+    """The text with plain signs for minus, and fractions of LaTeX and of one character as 1/2."""
+    return _GROUPED.sub(",", _FRACTION.sub(r" \1/\2", text.translate(_CHARACTERS)))
 
 
 def _number_text(found: re.Match[str]) -> str:
     """The number that a match of `_NUMBER` or `_LAST` found, as `evaluate` reads it."""
     minus, other, digits = found.groups("")[-3:]
     sign = "-" if minus or other else ""
-    digits = digits.replace(",", "")
-    if "e" in digits.lower():
-        value = Fraction(digits)
+    digits, _, scale = digits.replace(",", "").partition(" ") if digits.endswith(tuple(_SCALES)) else (digits.replace(",", ""), "", "")
+    digits = re.sub(r"\s", "", digits) if re.fullmatch(_SPACED, digits) else re.sub(r" +", " ", digits)
+    if scale or "e" in digits.lower():
+        value = Fraction(digits) * _SCALES.get(scale.strip(), 1)
         digits = str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
     return sign + digits
 
 
 def _statements(text: str) -> list[str]:
-    """The numbers that a text says to be its answer, in order."""
-    return [_number_text(found) for found in _STATEMENT.finditer(_plain(text))]
+    """The numbers that a text says to be its answer, in order. "A:" says so where it is no label beside "B:"."""
+    plain = _plain(text)
+    labels = _LABELS.search(plain) is not None
+    found = _STATEMENT.finditer(plain)
+    return [_number_text(each) for each in found if not (labels and each[0].lstrip(" *_").startswith("A:"))]
 
 
 def final_answer(solution: str) -> Fraction | None:
     """The number that a solution gives as its answer: after the last "####", "A:", "answer is" or in the last box, else its last number.
 
-    Per cent are not divided by 100 ("50%" is 50). None if there is no number, or only a box with another thing than a number in it.
+    Per cent are not divided by 100 ("50%" is 50), "1.2 million" is 1200000. None if there is no number, or only a box with another
+    thing than a number in it.
     """
     numbers = _statements(solution)
     if not numbers:

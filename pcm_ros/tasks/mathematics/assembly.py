@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -35,6 +37,9 @@ from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVer
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
 SENTENCE = WEIGHTS / "maths-sentence-verifier.safetensors"
 HIDDEN = WEIGHTS / "maths-hidden-verifier.safetensors"
+FITTED = WEIGHTS / "maths-weights.json"
+EXPERTS = ("arithmetic", "numbers", "agreement", "generator", "likelihood", "reproduction", "sentence", "hidden")
+"""Names of all experts that an ensemble of this task may have."""
 Method = Literal["consensus", "greedy", "majority"]
 MOST_DRAWS = 256
 METHODS: tuple[str, ...] = get_args(Method)
@@ -61,6 +66,37 @@ def shipped_verifiers(adapter: Path | None) -> tuple[Path | None, Path | None]:
     return SENTENCE if SENTENCE.is_file() else None, HIDDEN if HIDDEN.is_file() else None
 
 
+def shipped_weights(adapter: Path | None) -> Path | None:
+    """The file of the experts' weights that comes with the package; None where there is none, and with another adapter, as above."""
+    return FITTED if adapter is not None and adapter == shipped_adapter() and FITTED.is_file() else None
+
+
+def expert_weights(path: Path | None, experts: Sequence[Scorer]) -> dict[str, float]:
+    """The weights of these experts that a file of training/maths_weights.py holds; experts that it leaves out count once. None: no file.
+
+    Raises:
+        ModelUnavailable: it is no such file, names an expert that does not exist, or has a weight that is not a finite number >= 0.
+    """
+    if path is None:
+        return {}
+    remedy = "remedy: a file made by training/maths_weights.py, or none"
+    try:
+        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        wrong = {
+            name: value
+            for name, value in weights.items()
+            if name not in EXPERTS or isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelUnavailable(f"'{path}' holds no weights of experts ({error!r}); {remedy}") from error
+    if wrong:
+        raise ModelUnavailable(f"'{path}' has the weights {wrong}; allowed: finite numbers >= 0 for {', '.join(EXPERTS)}; {remedy}")
+    names = [expert.name for expert in experts]
+    if all(weights.get(name, 1.0) == 0 for name in names):
+        raise ModelUnavailable(f"'{path}' leaves none of {', '.join(names)} a weight above 0; {remedy}")
+    return {name: float(weights[name]) for name in names if name in weights}
+
+
 def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:
     """A model with an adapter, loaded once a process. None = the embedded model, none. Raises ModelUnavailable."""
     with _loading:
@@ -82,14 +118,17 @@ def scorers(model: Path | None, adapter: Path | None, sentence: Path | None = No
 
     Raises:
         ModelUnavailable: a file is missing or damaged.
+        ValueError: hidden without an adapter.
     """
+    if hidden is not None and adapter is None:
+        raise ValueError(f"hidden is '{hidden}' without an adapter; remedy: give the adapter that the verifier was trained with, too")
     generating, base = language_model(model, adapter), language_model(model, None)
     experts: list[Scorer] = [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
     experts.append(Reproduction(generating, preamble=preamble(adapter)))
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
-    if hidden is not None and adapter is not None:
-        experts.append(HiddenStateVerifier(LanguageModel(adapter=adapter, pack=False), hidden))
+    if hidden is not None:
+        experts.append(HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), hidden))
     return experts
 
 
@@ -104,6 +143,7 @@ def solver(
     calculate: bool = True,
     sentence: Path | None = None,
     hidden: Path | None = None,
+    weights: Path | None = None,
 ) -> Solver:
     """A solver, all baselines included.
 
@@ -115,6 +155,7 @@ def solver(
         adapter: merged into the model; None = none: the model then works from worked examples in the prompt. See `shipped_adapter`.
         stop_here, calculate: see `StepGenerator`.
         sentence, hidden: weights of the trained verifiers; None = the ensemble does without. hidden belongs to the adapter.
+        weights: file of the experts' weights, see `expert_weights`; None = each counts once.
 
     Raises:
         ModelUnavailable: a model or the adapter is missing or damaged.
@@ -143,7 +184,8 @@ def solver(
     generator = StepGenerator(
         generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=examples
     )
-    return Solver(generator, scorers(model, adapter, sentence, hidden), width=beam)
+    experts = scorers(model, adapter, sentence, hidden)
+    return Solver(generator, experts, expert_weights(weights, experts), width=beam)
 
 
 class _Turns:
@@ -188,10 +230,11 @@ _turns = _Turns()
 
 @functools.lru_cache(maxsize=4)  # as above
 def shared_solver(method: Method, beam: int, proposals: int, temperature: float, model: Path | None, adapter: Path | None) -> Solver:
-    """`solver` with what is shipped (`chosen_adapter`, `shipped_verifiers`), made once for the same arguments; it solves one at a time."""
+    """`solver` with what is shipped (`chosen_adapter`, `shipped_verifiers`, `shipped_weights`), made once for the same arguments; it solves
+    one at a time."""
     tuned = chosen_adapter(model, adapter)
     sentence, hidden = shipped_verifiers(tuned)
-    return solver(method, beam, proposals, temperature, model, tuned, sentence=sentence, hidden=hidden)
+    return solver(method, beam, proposals, temperature, model, tuned, sentence=sentence, hidden=hidden, weights=shipped_weights(tuned))
 
 
 def solve(

@@ -31,6 +31,7 @@ _GOES_ON = frozenset(["times", "plus", "minus", "divided", "multiplied"])
 """Words behind a number that make it the first operand of something else."""
 _HAS_OPERATOR = re.compile(r"[\d)%.]\s*(?:[-–−+*/×·÷^xX]|\()")
 _STATED = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?\s*(?:\d+ +\d+/\d+|\d+\s*/\s*\d+|{DIGITS})\s?%?")
+_REMAINDER = re.compile(r"[ ,]*(?:(?:with|and)[ ])?(?:an?[ ])?(?:remainder\b|rem\b|[rR][ ]?\d)")
 _LEADING = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?{DIGITS}")
 
 
@@ -59,8 +60,9 @@ class Equation:
         """Both sides agree to the digits written: 1/3 = 0.33 does, 1/3 = 0.3 too, 10/3 = 3 does; a fraction is exact.
 
         Half a unit of the last decimal may go either way, 1/32 = 0.0312 and 0.0313; of a whole number it may not: 7/2 = 3 does not hold.
+        What is not 0 is not rounded to 0.
         """
-        if self.value is None or self.stated is None or not _ROUNDED.fullmatch(self.result):
+        if self.value is None or not self.stated or not _ROUNDED.fullmatch(self.result):
             return self.exact
         written = len(re.sub(r"[^\d.]", "", self.result).partition(".")[2])
         half = Fraction(1, 2 * 10 ** (written + (2 if "%" in self.result else 0)))
@@ -88,11 +90,17 @@ def equations(text: str) -> tuple[Equation, ...]:
     """The equations of a step or a solution: of each line the marked ones, <<48/2=24>>, or, where none is marked, those written out.
 
     Of those written out, 48/2 = 24, only the ones that stand there whole: what a word interrupts (12 eggs - 4 = 8, x + 5 = 12) is none.
+    A division with a remainder, 7/2 = 3 remainder 1, has the value 3.
     """
-    pairs: list[tuple[str, str]] = []
+    found = []
     for line in text.splitlines():
-        pairs += EQUATION.findall(line) or [(found.expression, found.result) for found in _written_out(line)]
-    return tuple(Equation(left.strip(), right.strip(), value_of(left), value_of(right)) for left, right in pairs)
+        marked_ones = [(match[1], match[2], match.end()) for match in EQUATION.finditer(line)]
+        for left, right, end in marked_ones or [(each.expression, each.result, each.end) for each in _written_out(line)]:
+            value, stated = value_of(left), value_of(right)
+            if value is not None and stated == value // 1 and _REMAINDER.match(line, end):
+                value = stated
+            found.append(Equation(left.strip(), right.strip(), value, stated))
+    return tuple(found)
 
 
 def _written_out(text: str) -> list[_WrittenOut]:

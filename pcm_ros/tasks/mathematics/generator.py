@@ -11,7 +11,7 @@ import torch
 
 from pcm_ros.consensus import Batch, BeamState
 from pcm_ros.models.key_value_cache import Branches, gathered
-from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.language import COLDEST, LanguageModel
 from pcm_ros.tasks.mathematics.arithmetic import evaluate, written_number
 from pcm_ros.tasks.mathematics.equations import calculator, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
@@ -48,8 +48,10 @@ class _Stop:
 class StepGenerator:
     """Proposes each beam's solution with one more step, drawn several times, and with "the answer is what we have" in place of a step.
 
-    The prompt is read once per problem, and each step once: the caches of the beams' last steps are kept between rounds. Equal proposals
-    are merged and their votes added up. Complete beams are proposed again as they are.
+    The prompt is read once per problem, and each step once: the caches of the beams' last steps are kept between rounds. Where the model
+    wrote other tokens than a step's own (a second line break), the step is read again. Equal proposals are merged and their votes added
+    up. Complete beams are proposed again as they are. A line that the model ends with its end token is the last one of a solution, which
+    is complete, whether it states an answer or not.
 
     Votes estimate how many of `first` plain samples would go this way: the root has `first` votes, and the steps drawn for a beam share
     its votes. Where stopping is a proposal, the share that is the model's probability of an answer's line belongs to the answers, and the
@@ -65,7 +67,7 @@ class StepGenerator:
         model: the language model (with the adapter that speaks in steps).
         first: proposals at the root. each: proposals per open beam, or, with `by_votes`, per vote of an open beam: then nothing is pruned
             but by the strategy, and the solutions are plain samples.
-        temperature: of the draws; 0 = always the likeliest step.
+        temperature: of the draws, 0.01..5; 0 = always the likeliest step.
         longest: tokens of a step; hardly a line of GSM8K's solutions is longer than 64.
         stop_here: whether to propose, beside the drawn steps, to stop with the last result as the answer.
         calculate: whether marked equations are filled in by the exact calculator.
@@ -93,8 +95,8 @@ class StepGenerator:
         for name, value in (("first", first), ("each", each), ("longest", longest)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; allowed: >= 1")
-        if not 0 <= temperature <= 5:
-            raise ValueError(f"temperature is {temperature}; allowed: 0..5")
+        if temperature != 0 and not COLDEST <= temperature <= 5:
+            raise ValueError(f"temperature is {temperature}; allowed: 0, or {COLDEST}..5")
         self.model, self.first, self.each, self.by_votes = model, first, each, by_votes
         self.temperature, self.longest, self.stop_here = temperature, longest, stop_here
         self.calculate, self.preamble = calculate, preamble
@@ -102,6 +104,7 @@ class StepGenerator:
         self.limited = False
         self.question = ""
         self._open: dict[str, tuple[Branches, int]] = {}
+        self._prompt: Branches | None = None
         self._lock = threading.Lock()
         self._mark = model.encode(ANSWER)[0]
 
@@ -114,9 +117,10 @@ class StepGenerator:
         """
         with self._lock:
             if state is None or context.question != self.question:
-                self.question, self.spent, self.limited, self._open = context.question, 0, False, {}
+                self.question, self.spent, self.limited = context.question, 0, False
+                self._forget()
                 context.check_time()
-                self._open = {"": (self.model.read([self.model.encode(self.preamble + prompt(context.question))]), 0)}
+                self._open = {"": (self._read_prompt(), 0)}
             beams = [_Proposal("", False, float(self.first), 0.0, 0)] if state is None else _beams(state)
             found: dict[str, _Proposal] = {}
             for beam in beams:
@@ -137,6 +141,20 @@ class StepGenerator:
                 [p.tokens for p in proposals],
                 [p.reproduced for p in proposals],
             )
+
+    def forget(self) -> None:
+        """Let go of what was read; what is asked for again is read again."""
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._open, self._prompt = {}, None
+
+    def _read_prompt(self) -> Branches:
+        """The question with what stands before it, read once."""
+        if self._prompt is None:
+            self._prompt = self.model.read([self.model.encode(self.preamble + prompt(self.question))])
+        return self._prompt
 
     def _extend(self, context: Problem, going: list[_Proposal], root: bool, rng: torch.Generator, found: dict[str, _Proposal]) -> None:
         """Add what can follow these beams to `found`."""
@@ -167,26 +185,27 @@ class StepGenerator:
         )
         self.spent += sum(map(len, grown.tokens))
         self.limited |= left < self.longest and "limit" in grown.ended
-        lines = [self.model.decode(tokens) for tokens in grown.tokens]
+        drawn = [self.model.decode(tokens) for tokens in grown.tokens]
+        lines = [line[: line.find("\n") + 1] or line for line in drawn]
         comes_to = [outcome(line.strip()) for line in lines]
         same = Counter(zip(parents, comes_to, strict=True))
         steps: list[tuple[int, int, _Proposal]] = []  # row, number of the beam, and what was drawn
         answers: list[tuple[int, int, _Proposal]] = []  # likewise, of beams where stopping is a proposal
         for row, number in enumerate(parents):
             beam, tokens, ended, line = going[number], grown.tokens[row], grown.ended[row], lines[row]
-            complete = line.startswith(ANSWER.strip()) and ended in ("line", "end")
-            line = line.strip() if complete else line.rstrip("\n") + "\n"
-            text = beam.text + line
+            answered = line.startswith(ANSWER.strip())
+            complete = ended == "end" or answered  # nothing may follow the end token
+            text = beam.text + (line.strip() if complete else line)
             if ended in ("limit", "deadline") or not line.strip() or len(text.encode(errors="replace")) > LONGEST_TEXT - 64:
                 continue
             likelihood = beam.likelihood + sum(grown.log_likelihoods[row])
             proposal = _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens), beam.reproduced)
-            (answers if complete and number in stops else steps).append((row, number, proposal))
-        answered, going_on = (Counter(number for _, number, _ in drawn) for drawn in (answers, steps))
-        sharing = [count - answered[number] if self.by_votes else going_on[number] for number, count in enumerate(times)]
+            (answers if answered and number in stops else steps).append((row, number, proposal))
+        answering, going_on = (Counter(number for _, number, _ in drawn) for drawn in (answers, steps))
+        sharing = [count - answering[number] if self.by_votes else going_on[number] for number, count in enumerate(times)]
         rest = [beam.votes for beam in going]  # what the steps share
         for number, stop in stops.items():
-            pool = stop.proposal.votes if sharing[number] or not answered[number] else rest[number]
+            pool = stop.proposal.votes if sharing[number] or not answering[number] else rest[number]
             rest[number] -= pool
             stated = [(row, proposal) for row, parent, proposal in answers if parent == number]
             agreed = [row for row, _ in stated if _number_in(comes_to[row]) in stop.numbers]
@@ -201,7 +220,7 @@ class StepGenerator:
         for row, number, proposal in steps:
             share = None if comes_to[row] is None else same[number, comes_to[row]] / times[number]
             _add(found, replace(proposal, votes=rest[number] / sharing[number], reproduced=_reproduced(going[number], share)))
-            if not proposal.complete:
+            if not proposal.complete and lines[row] == drawn[row]:  # else these branches hold other tokens than the text has
                 still_open.setdefault(proposal.text, (grown.branches, row))
         self._open = still_open
 
@@ -222,10 +241,11 @@ class StepGenerator:
 
     def _branches(self, texts: list[str]) -> tuple[Branches, list[int]]:
         """What the model has read of these beams; those of which it does not remember are read again."""
+        if "" in texts:
+            self._open[""] = (self._read_prompt(), 0)
         unread = [text for text in texts if text not in self._open]
         if unread:
-            head = self.preamble + prompt(self.question)
-            again = self.model.read([self.model.encode(head) + self.model.encode(text) for text in unread])
+            again, _ = self.model.feed(self._read_prompt(), [0] * len(unread), [self.model.encode(text) for text in unread])
             self._open |= {text: (again, row) for row, text in enumerate(unread)}
         return gathered([self._open[text] for text in texts])
 

@@ -15,6 +15,8 @@ from pcm_ros.tasks.mathematics.equations import equations, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 _OPERAND = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?|\.\d+%?")
+_SIGN = re.compile(r"(?:^|[-–−+*/x×·÷^(])[\s$€£]*[-–−][\s$€£(]*$")
+_QUOTIENT = re.compile(r"(?<![\d.,/÷^])(?P<mixed>\d+ +)?(?P<top>\d+)\s*[/÷]\s*(?P<bottom>\d+)(?![\d.,%]*\d|%)")
 _WORD = re.compile(r"[a-z]+")
 # Numbers in digits, mixed ones (1 1/2) and fractions included, and words; per cent belong to either.
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
@@ -226,12 +228,13 @@ class Usage:
     Attributes:
         lines: steps, the answer's line not counted. equations: their number. wrong: how many do not hold.
         bare: steps without an equation.
-        numbers: how many the question has (1 and 0 not counted). unused: how many of them appear in no equation.
+        numbers: how many the question has (1 and 0 not counted, of 1/4 the 1/4 is). unused: how many of them appear in no equation.
         operands: in all equations. unknown: how many are neither in the question, nor an earlier result, nor in `COMMON`.
         idle: results, the last one aside, that no later equation uses. repeated: equations with a result and operands met before.
-        complete: whether the answer's line is there.
-        answer: the final answer, None if there is none. last: result of the last equation.
-        answer_is_last: whether both are equal. on_topic: share of the words asked for that the last step has, 0..1.
+        complete: whether nothing comes after it.
+        answer: the final answer of a complete solution, None if there is none. last: result of the last equation.
+        answer_is_last: whether both are equal, per cent and millions taken into account.
+        on_topic: share of the words asked for that the last step has, 0..1.
     """
 
     lines: int
@@ -252,16 +255,59 @@ class Usage:
     signs: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
+class _Operands:
+    """The numbers of an expression.
+
+    Attributes:
+        readings: of each number what it may be: 20% is 1/5, and the 20 of the question; -3 is -3, and the 3 degrees below zero there.
+        wholes: fractions and mixed numbers, and the places in `readings` of their parts: of 2*1/2 the 1/2, places 1 and 2.
+    """
+
+    readings: tuple[tuple[Fraction, ...], ...]
+    wholes: tuple[tuple[Fraction, frozenset[int]], ...]
+
+
+def _operands(expression: str) -> _Operands:
+    found = list(_OPERAND.finditer(expression))
+    readings = []
+    for match in found:
+        value = evaluate(match[0]) if len(match[0]) < 60 else Fraction(0)
+        values = (value, value * 100) if match[0].endswith("%") else (value,)
+        negative = _SIGN.search(expression[: match.start()]) is not None
+        readings.append((*(-each for each in values), *values) if negative else values)
+    wholes = []
+    for match in _QUOTIENT.finditer(expression):
+        parts = frozenset(place for place, part in enumerate(found) if match.start() <= part.start() < match.end())
+        if len(match[0]) < 60 and int(match["bottom"]):
+            sign = -1 if _SIGN.search(expression[: match.start()]) else 1
+            wholes.append((sign * (int(match["mixed"] or 0) + Fraction(int(match["top"]), int(match["bottom"]))), parts))
+    return _Operands(tuple(readings), tuple(wholes))
+
+
+def _is_last(answer: Fraction | None, said: str, last: tuple[Fraction, ...]) -> bool:
+    """Whether an answer, said in this line, is the last result. last: its readings, of which an answer in per cent is 100."""
+    units = [1, *(100 for sign in ("%", "percent", "per cent") if sign in said), *(size for word, size in _SCALES.items() if word in said)]
+    return answer is not None and any(answer == value * unit for value in last for unit in units)
+
+
 @functools.lru_cache(maxsize=8192)
-def usage(question: str, solution: str) -> Usage:
-    """See `Usage`."""
+def usage(question: str, solution: str, complete: bool | None = None) -> Usage:
+    """See `Usage`.
+
+    Args:
+        complete: whether nothing comes after it; None = if it has an answer's line. Without such a line a complete solution's answer is
+            what `final_answer` finds in it.
+    """
     asked = read_question(question)
     lines = [line for line in solution.strip().splitlines() if line.strip()]
-    ending = ("A:", ANSWER.strip())
-    steps = [line for line in lines if not line.startswith(ending)]
-    complete = len(steps) < len(lines)
+    endings = [line for line in lines if line.startswith(ANSWER.strip())] or [line for line in lines[-1:] if line.startswith("A:")]
+    steps = [line for line in lines if line not in endings]
+    if complete is None:
+        complete = bool(endings)
     stated = {value for values in asked.numbers for value in values}
-    results: list[Fraction] = []
+    results: list[tuple[Fraction, ...]] = []
+    known = stated | COMMON
     used: set[Fraction] = set()
     met: set[tuple[tuple[Fraction, ...], Fraction | None]] = set()
     count = wrong = bare = operands = unknown = repeated = 0
@@ -272,21 +318,23 @@ def usage(question: str, solution: str) -> Usage:
         for equation in found:
             count += 1
             wrong += not equation.holds
-            values = [evaluate(token) if len(token) < 60 else Fraction(0) for token in _OPERAND.findall(equation.expression)]
-            operands += len(values)
-            for value in values:
-                unknown += value not in stated and value not in results and value not in COMMON
-            used.update(values)
-            key = (tuple(sorted(values)), equation.stated)
+            numbers = _operands(equation.expression)
+            operands += len(numbers.readings)
+            parts = {place for whole, places in numbers.wholes if whole in known for place in places}
+            unknown += sum(1 for place, values in enumerate(numbers.readings) if place not in parts and not known & set(values))
+            used.update(*numbers.readings, (whole for whole, _ in numbers.wholes))
+            key = (tuple(sorted(values[0] for values in numbers.readings)), equation.stated)
             repeated += key in met
             met.add(key)
             signs.update(re.findall(r"[+\-*/]", equation.expression.replace("x", "*").replace("×", "*").replace("÷", "/")))
             if equation.stated is not None:
-                results.append(equation.stated)
-    needed = [values for values in asked.numbers if not {Fraction(0), Fraction(1)} & set(values)]
+                result = equation.stated
+                results.append((result, result * 100) if "%" in equation.result else (result,))
+                known = known.union(results[-1])
+    needed = [values for values in asked.numbers if values[0] not in (0, 1)]
     unused = sum(1 for values in needed if not used & set(values))
-    answer = final_answer(lines[-1]) if complete else None
-    last = results[-1] if results else None
+    answer = final_answer(endings[-1] if endings else solution) if complete else None
+    last = results[-1][0] if results else None
     words = set(content_words(steps[-1])) if steps else set()
     return Usage(
         len(steps),
@@ -297,12 +345,12 @@ def usage(question: str, solution: str) -> Usage:
         unused,
         operands,
         unknown,
-        sum(1 for result in results[:-1] if result not in used),
+        sum(1 for readings in results[:-1] if not used & set(readings)),
         repeated,
         complete,
         answer,
         last,
-        answer is not None and answer == last,
+        bool(results) and _is_last(answer, lines[-1], results[-1]),
         len(words & asked.asked) / max(len(asked.asked), 1),
         (signs["+"], signs["-"], signs["*"], signs["/"]),
     )

@@ -1,12 +1,15 @@
 """The experts on solutions that need no training: arithmetic, the question's numbers, agreement, likelihoods. Lower energy is better.
 
-Each judges complete and partial solutions alike, so that a beam can compare them; what only a complete solution can be blamed for
-(numbers of the question that it never uses, an answer that nobody else finds) is neutral for partial ones.
+Whether a solution is complete is what the batch says, not what its text looks like. Each judges complete and partial solutions alike, so
+that a beam can compare them; what only a complete solution can be blamed for (numbers of the question that it never uses, an answer that
+nobody else finds) is neutral for partial ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
@@ -19,26 +22,28 @@ from pcm_ros.tasks.mathematics.answers import final_answer
 from pcm_ros.tasks.mathematics.equations import calculator
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
-from pcm_ros.tasks.mathematics.reading import Outcome, outcome, usage
+from pcm_ros.tasks.mathematics.reading import Outcome, Usage, outcome, usage
 
 
 class Arithmetic:
     """Do the equations hold?
 
-    Energy: equations that do not hold, at most 3, plus 1 for a complete solution without any and 1 for an answer that is not the
-    result of the last equation. Range 0..5. Source: exact fractions (`arithmetic.py`), tolerance half a unit of the last digit written.
-    Wrong when: the slip is in what is calculated, not in how; a generator with a calculator makes no slips, so this says little then.
+    Energy: equations that do not hold, at most 3, plus 1 for a complete solution without any and 1 for one whose answer is not the result
+    of the last equation. Range 0..4, and 4 for a complete solution that has no answer in any form (`final_answer`). Source: exact fractions
+    (`arithmetic.py`), tolerance half a unit of the last digit written. Wrong when: the slip is in what is calculated, not in how; a
+    generator with a calculator makes no slips, so this says little then.
     """
 
     name, cost, differentiable = "arithmetic", 1e-4, False
+    WORST = 4.0
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64."""
-        found = [usage(context.question, text) for text in texts_of(batch)]
-        return torch.tensor(
-            [min(u.wrong, 3) + (u.complete and not u.equations) + (u.complete and u.equations > 0 and not u.answer_is_last) for u in found],
-            dtype=torch.float64,
-        )
+        energies = []
+        for use in _usages(batch, context):
+            unsupported = use.complete and not (use.equations and use.answer_is_last)
+            energies.append(self.WORST if use.complete and use.answer is None else float(min(use.wrong, 3) + unsupported))
+        return torch.tensor(energies, dtype=torch.float64)
 
 
 class QuestionNumbers:
@@ -46,22 +51,30 @@ class QuestionNumbers:
 
     Energy: share of operands of unknown origin (neither in the question, nor an earlier result, nor a common constant such as 60 or 100);
     for complete solutions also the share of the question's numbers that no equation uses, 0.5 for each intermediate result that is never
-    used (at most 1), and 0.5 times the share of the asked words (the unit) missing in the last step. Range 0..3.5.
-    Source: `reading.py`. Wrong when: the question holds numbers that play no part, or numbers in words unknown to it.
+    used (at most 1), and 0.5 times the share of the asked words (the unit) missing in the last step. Range 0..3.5, and 3.5 for a complete
+    solution that has no answer in any form. Source: `reading.py`. Wrong when: the question holds numbers that play no part, or numbers in
+    words unknown to it.
     """
 
     name, cost, differentiable = "numbers", 2e-4, False
+    WORST = 3.5
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64."""
         energies = []
-        for text in texts_of(batch):
-            use = usage(context.question, text)
+        for use in _usages(batch, context):
             energy = use.unknown / max(use.operands, 1)
-            if use.complete:
+            if use.complete and use.answer is None:
+                energy = self.WORST
+            elif use.complete:
                 energy += use.unused / max(use.numbers, 1) + 0.5 * min(use.idle, 2) + 0.5 * (1 - use.on_topic)
             energies.append(energy)
         return torch.tensor(energies, dtype=torch.float64)
+
+
+def _usages(batch: Batch, context: Problem) -> list[Usage]:
+    complete = batch.extras["complete"].tolist()
+    return [usage(context.question, text, done) for text, done in zip(texts_of(batch), complete, strict=True)]
 
 
 class Agreement:
@@ -112,37 +125,60 @@ Read = tuple[Branches, int, float, int]
 class ReadSolutions:
     """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads."""
 
+    ROWS = 16  # read at a time, so that the deadline is looked at in between
+
     def __init__(self, model: LanguageModel, preamble: str = "") -> None:
         self.model, self.preamble = model, preamble
         self._question = ""
-        self._read: dict[str, Read] = {}
+        self._read: dict[str, Read | None] = {}
 
-    def __call__(self, problem: Problem, texts: list[str]) -> list[Read]:
-        """For each text: branches and row in them, log-likelihood (nats) of the text given the question, and its tokens.
+    def __call__(self, problem: Problem, texts: list[str]) -> list[Read | None]:
+        """For each text: branches and row in them, log-likelihood (nats) of the text given the question, and its tokens; None for a text
+        that with its question is longer than the model's context.
 
         Raises:
             OutOfTime: the deadline came.
         """
         if problem.question != self._question or not self._read:
             problem.check_time()
-            self._question, self._read = "", {}
+            self.forget()
             self._read = {"": (self.model.read([self.model.encode(self.preamble + prompt(problem.question))]), 0, 0.0, 0)}
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
-            problem.check_time()
             todo = sorted(missing)
-            parents = [known[start] for start, _ in todo]
-            pieces = [self.model.encode(line) for _, line in todo]
-            joined, rows = gathered([parent[:2] for parent in parents])
-            fed, likelihoods = self.model.feed(joined, rows, pieces)
-            for row, ((start, line), parent) in enumerate(zip(todo, parents, strict=True)):
-                known[start + line] = (fed, row, parent[2] + sum(likelihoods[row]), parent[3] + len(pieces[row]))
+            for first in range(0, len(todo), self.ROWS):
+                problem.check_time()
+                self._read_on(known, todo[first : first + self.ROWS])
+            problem.check_time()
         self._read = {text: known[text] for text in ("", *texts)}  # older branches are large, and no beam goes on from them
         return [known[text] for text in texts]
 
+    def forget(self) -> None:
+        """Let go of what was read: it takes much memory, and how a text was read may show in the last bits of its likelihood."""
+        self._question, self._read = "", {}
+
+    def _read_on(self, known: dict[str, Read | None], lines: list[tuple[str, str]]) -> None:
+        """Add known texts with one more line each: (text, line)."""
+        start = known[""]
+        assert start is not None
+        asked = int(start[0].lengths[start[1]])
+        fitting: list[tuple[str, Read, list[int]]] = []
+        for begun, line in lines:
+            parent, tokens = known[begun], self.model.encode(line)
+            if parent is None or asked + parent[3] + len(tokens) >= self.model.context:
+                known[begun + line] = None
+            else:
+                fitting.append((begun + line, parent, tokens))
+        if not fitting:
+            return
+        joined, rows = gathered([parent[:2] for _, parent, _ in fitting])
+        fed, likelihoods = self.model.feed(joined, rows, [tokens for *_, tokens in fitting])
+        for row, (text, parent, tokens) in enumerate(fitting):
+            known[text] = (fed, row, parent[2] + sum(likelihoods[row]), parent[3] + len(tokens))
+
     @staticmethod
-    def _next(known: dict[str, Read], text: str) -> tuple[str, str]:
+    def _next(known: dict[str, Read | None], text: str) -> tuple[str, str]:
         """The longest known prefix of whole lines, and the line behind it; two empty texts if all is known."""
         if text in known:
             return "", ""
@@ -154,11 +190,18 @@ class ReadSolutions:
         raise AssertionError("the empty text is always known")
 
 
+def with_the_worst(energies: Sequence[float | None]) -> Tensor:
+    """(N,) float64: where there is none, since the text was too long to be read, the highest of the others; 0 if there are no others."""
+    worst = max((energy for energy in energies if energy is not None), default=0.0)
+    return torch.tensor([worst if energy is None else energy for energy in energies], dtype=torch.float64)
+
+
 class Likelihood:
     """How natural a language model that was not tuned on solutions finds the text.
 
-    Energy: minus the mean log-likelihood per token given the question, nats, 0..about 5; 0 for an empty text. Source: the base model, which
-    has read more than word problems. Wrong when: a wrong solution is fluent; it knows next to no arithmetic.
+    Energy: minus the mean log-likelihood per token given the question, nats, 0..about 5; 0 for an empty text, the highest of the others for
+    one that the model can't read for its length. Source: the base model, which has read more than word problems. Wrong when: a wrong
+    solution is fluent; it knows next to no arithmetic.
     """
 
     differentiable = False
@@ -170,14 +213,19 @@ class Likelihood:
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""
         found = self._read(context, texts_of(batch))
-        return torch.tensor([-likelihood / max(tokens, 1) for *_, likelihood, tokens in found], dtype=torch.float64)
+        return with_the_worst([None if read is None else -read[2] / max(read[3], 1) for read in found])
+
+    def forget(self) -> None:
+        """See `ReadSolutions.forget`."""
+        self._read.forget()
 
 
 class Reproduction:
     """Would the generator write these steps itself?
 
     Energy: 1 - the mean over the lines of the share of draws, each a line that the generator writes behind what stands before, that come to
-    the same results, or to the same answer; in what words does not count (`reading.outcome`). Range 0..1; 1 where no line has results.
+    the same results, or to the same answer; in what words does not count (`reading.outcome`). Range 0..1; 1 where no line has results; the
+    highest of the others for a text that the model can't read for its length.
     What the generator proposed brings these shares with it; for given solutions they are drawn here. Source: the generator, every wording
     of a step together, where `GeneratorLikelihood` knows the one. Wrong when: the generator is sure of a mistake; a step that takes two of
     the generator's at once is never drawn.
@@ -201,19 +249,35 @@ class Reproduction:
         if given:
             texts = texts_of(batch)
             shares[given] = torch.tensor(self._reproduced(context, [texts[row] for row in given]), dtype=torch.float64)
-        return 1 - shares[:, 0] / shares[:, 1].clamp_min(1)
+        found = 1 - shares[:, 0] / shares[:, 1].clamp_min(1)
+        return with_the_worst([None if math.isnan(energy) else energy for energy in found.tolist()])
+
+    def forget(self) -> None:
+        """See `ReadSolutions.forget`."""
+        self._read.forget()
 
     def _reproduced(self, problem: Problem, texts: list[str]) -> list[tuple[float, float]]:
-        """For each text: the sum of the shares of its lines, and how many lines have one."""
+        """For each text: the sum of the shares of its lines, and how many lines have one; NaN for a text that is too long to be read."""
         rng = torch.Generator().manual_seed(0)
         split = [text.splitlines(keepends=True) for text in texts]
         found = [(0.0, 0.0) for _ in texts]
         for depth in range(max(map(len, split), default=0)):
-            begun = {"".join(lines[:depth]) for lines in split if len(lines) > depth}
-            places = dict(zip(sorted(begun), self._read(problem, sorted(begun)), strict=True))
-            asked = [row for row, lines in enumerate(split) if len(lines) > depth and outcome(lines[depth].strip()) is not None]
-            before = {row: "".join(split[row][:depth]) for row in asked}
-            drawn = self._draw(problem, {start: places[start][:2] for start in before.values()}, rng)
+            starts = {
+                row: "".join(lines[:depth]) for row, lines in enumerate(split) if len(lines) > depth and not math.isnan(found[row][0])
+            }
+            begun = sorted(set(starts.values()))
+            if not begun:
+                break
+            places = dict(zip(begun, self._read(problem, begun), strict=True))
+            before: dict[int, str] = {}
+            room: dict[str, tuple[Branches, int]] = {}
+            for row, start in starts.items():
+                place = places[start]
+                if place is None or int(place[0].lengths[place[1]]) + self._longest >= self._model.context:
+                    found[row] = (math.nan, math.nan)
+                elif outcome(split[row][depth].strip()) is not None:
+                    before[row], room[start] = start, place[:2]
+            drawn = self._draw(problem, room, rng)
             for row, start in before.items():
                 share, lines_judged = found[row]
                 found[row] = (share + drawn[start][outcome(split[row][depth].strip())] / self._draws, lines_judged + 1)
@@ -231,6 +295,6 @@ class Reproduction:
                 branches, again, [self._temperature] * len(again), self._longest, rng, problem.deadline, calculator, problem.stop
             )
             problem.check_time()
-            lines = [outcome(self._model.decode(tokens).strip()) for tokens in grown.tokens]
+            lines = [outcome(self._model.decode(tokens).partition("\n")[0].strip()) for tokens in grown.tokens]
             drawn |= {start: Counter(lines[k * self._draws : (k + 1) * self._draws]) for k, start in enumerate(part)}
         return drawn

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -51,6 +53,17 @@ class Candidate:
     total: float
     votes: float
     energies: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A complete solution, as the generator came to it. Attributes: see `solutions_batch`; reproduced: sum of shares, number of steps."""
+
+    text: str
+    votes: float
+    likelihood: float
+    tokens: int
+    reproduced: tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -143,21 +156,22 @@ class _Given:
 
 
 class _Found:
-    """What the rounds brought: energies of every partial solution, and the complete ones with votes, likelihood and tokens."""
+    """What the rounds brought: energies of every partial solution, the complete ones as they were drawn, and the state at the end."""
 
     def __init__(self) -> None:
         self.energies: dict[str, Mapping[str, float]] = {}
-        self.complete: dict[str, tuple[float, float, int, tuple[float, int]]] = {}
+        self.complete: dict[str, Drawn] = {}
+        self.state: BeamState | None = None
 
     def add(self, iteration: Iteration) -> None:
         """A complete solution is drawn in one round only and carries its votes with it, so the last word about it is right."""
-        batch = iteration.batch
+        batch, self.state = iteration.batch, iteration.state
         for row, text in enumerate(texts_of(batch)):
             self.energies[text] = iteration.table.energies_of(row)
             if bool(batch.extras["complete"][row]):
                 likelihood, tokens = batch.parameters[row].tolist()
                 share, steps = batch.extras["reproduced"][row].tolist()
-                self.complete[text] = (float(batch.extras["votes"][row]), likelihood, int(tokens), (share, int(steps)))
+                self.complete[text] = Drawn(text, float(batch.extras["votes"][row]), likelihood, int(tokens), (share, int(steps)))
 
     def steps(self, text: str) -> tuple[Step, ...]:
         """The lines of a solution, each with the energies of the solution up to there."""
@@ -203,11 +217,11 @@ class Solver:
         max_tokens: int | None = None,
         stop: Callable[[], bool] = never,
     ) -> Iterator[Progress | Solution]:
-        """Progress after each round, then the solution.
+        """Progress after each round, then the solution. What was read of the question is let go of at the end.
 
         Args:
             deadline: seconds from now after which the best found so far is returned, marked; None = none. Work that is under way is not
-                torn apart: one token of all beams, or one reading of a scorer, may come after it.
+                torn apart: one token of all beams, or a scorer's reading of 16 lines, may come after it.
             max_tokens: that all proposals together may cost, >= 1; None = `usual_tokens` of the generator's first draws.
             stop: asked between tokens; true cancels, and the best found so far is returned, marked.
 
@@ -223,36 +237,68 @@ class Solver:
         room = self.generator.model.context // 2
         if len(self.generator.model.encode(text)) > room:
             raise UnusableQuestion(f"the question is longer than the {room} tokens that the model can read; remedy: a shorter one")
+        found = _Found()
+        with self._remembering():
+            reason = yield from self._searched(problem, seed, found, started)
+            if not reason and problem.late:
+                reason = why_it_ended(problem)  # scorers were left out of the last rounds because of it
+            solution = self._chosen(question, problem, found, reason, started)
+        yield solution
+
+    def drawn(self, question: str, seed: int = 0, max_tokens: int | None = None) -> tuple[tuple[Drawn, ...], int]:
+        """The complete solutions that the search comes to, not compared with each other, and the tokens spent. Arguments: see `iterate`."""
+        max_tokens = usual_tokens(self.generator.first) if max_tokens is None else max_tokens
+        found = _Found()
+        with self._remembering():
+            for _ in self._searched(Problem(checked_question(question), None, max_tokens), seed, found, time.monotonic()):
+                pass
+        return tuple(found.complete.values()), self.generator.spent
+
+    def judged(self, question: str, drawn: Sequence[Drawn]) -> tuple[Candidate, ...]:
+        """What the ensemble says of complete solutions beside each other, best first. Raises QuorumError."""
+        with self._remembering():
+            return self._compared(drawn, Problem(checked_question(question)))[0]
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Nothing that was read before is known at the beginning, so that energies do not depend on it; nothing is kept at the end."""
+        self._forget()
+        try:
+            yield
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self.generator.forget()
+        for scorer in self.ensemble.scorers:
+            if isinstance(scorer, _Remembers):
+                scorer.forget()
+
+    def _searched(self, problem: Problem, seed: int, found: _Found, started: float) -> Generator[Progress, None, str]:
+        """Progress after each round, which is added to `found`; then why the search ended, "" = by itself."""
         # The generator proposes complete beams again itself; one that the engine adds would have its votes twice.
         consensus = Consensus(self.generator, self.ensemble, self.beam, Stop(MOST_STEPS, agreement=None), keep_leader=False)
-        found = _Found()
-        state: BeamState | None = None
-        reason = "steps"
         try:
             for iteration in consensus.iterate(problem, seed):
-                state = iteration.state
                 found.add(iteration)
-                spent = self.generator.spent
+                state, spent = found.state, self.generator.spent
                 beams = tuple(texts_of(state.beams)) if state is not None else ()
                 yield Progress(iteration.index, tuple(map(display, beams)), spent, time.monotonic() - started)
                 if state is not None and bool(state.complete.all()):
-                    reason = "tokens" if self.generator.limited else ""
-                    break
-                if problem.late or spent >= max_tokens:
-                    reason = why_it_ended(problem) if problem.late else "tokens"
-                    break
+                    return "tokens" if self.generator.limited else ""
+                if problem.late or spent >= problem.max_tokens:
+                    return why_it_ended(problem) if problem.late else "tokens"
         except OutOfTime:
-            reason = why_it_ended(problem)
+            return why_it_ended(problem)
         except QuorumError:
             if not problem.late:
                 raise
-            reason = why_it_ended(problem)
-        if not reason and problem.late:
-            reason = why_it_ended(problem)  # scorers were left out of the last rounds because of it
-        yield self._chosen(question, problem, found, state, reason, started)
+            return why_it_ended(problem)
+        return "steps"
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:
-        """Order given solutions by the ensemble's energy: selection without a generator. They are put into the experts' notation first.
+        """Order given solutions by the ensemble's energy: selection without a generator. They are put into the experts' notation first,
+        where that does not make them too long, and all count as complete.
 
         Raises:
             UnusableQuestion: see `checked_question`.
@@ -261,39 +307,48 @@ class Solver:
         """
         if not solutions:
             raise ValueError("there is no solution to rank; allowed: at least one")
-        if (longest := max(len(text.encode(errors="replace")) for text in solutions)) > LONGEST_TEXT:
+        if (longest := max(map(_bytes, solutions))) > LONGEST_TEXT:
             raise ValueError(f"a solution has {longest} bytes; allowed: at most {LONGEST_TEXT}")
         count = len(solutions)
-        batch = solutions_batch([in_notation(text) for text in solutions], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
-        iteration = self._judged(batch, Problem(checked_question(question)))
+        texts = [text if _bytes(marked := in_notation(text)) > LONGEST_TEXT else marked for text in solutions]
+        batch = solutions_batch(texts, [True] * count, [1.0] * count, [0.0] * count, [0] * count)
+        with self._remembering():
+            iteration = self._judged(batch, Problem(checked_question(question)))
         totals = iteration.table.total
         return Ranking(tuple(totals.argsort(stable=True).tolist()), tuple(totals.tolist()), iteration.table)
 
     def _judged(self, batch: Batch, problem: Problem) -> Iteration:
         return Consensus(_Given(batch), self.ensemble, Beam(len(batch), distinct=False), Stop(1)).run(problem, 0)
 
-    def _chosen(self, question: str, problem: Problem, found: _Found, state: BeamState | None, reason: str, started: float) -> Solution:
+    def _compared(self, drawn: Sequence[Drawn], problem: Problem) -> tuple[tuple[Candidate, ...], Iteration]:
+        """Complete solutions judged beside each other, best first; row i of the iteration's batch is the i-th of those given."""
+        parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
+        iteration = self._judged(solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts), problem)
+        table, candidates = iteration.table, []
+        for row in table.total.argsort(stable=True).tolist():
+            value = final_answer(drawn[row].text)
+            answer = None if value is None else written_number(value)
+            shown = display(drawn[row].text)
+            candidates.append(Candidate(answer, shown, float(table.total[row]), drawn[row].votes, table.energies_of(row)))
+        return tuple(candidates), iteration
+
+    def _chosen(self, question: str, problem: Problem, found: _Found, reason: str, started: float) -> Solution:
         """The best of all complete solutions that were met, judged together; the best partial one if there is none."""
         spent = self.generator.spent if self.generator.question == problem.question else 0
-        partial = "" if state is None else text_of(state.beams.extras["sequence"][0])
-        nothing = unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent)
-        if not found.complete:
-            return nothing
-        texts = list(found.complete)
-        votes, likelihood, tokens, reproduced = zip(*found.complete.values(), strict=True)
+        partial = "" if found.state is None else text_of(found.state.beams.extras["sequence"][0])
+        drawn = list(found.complete.values())
         try:
-            iteration = self._judged(solutions_batch(texts, [True] * len(texts), votes, likelihood, tokens, reproduced), problem)
+            compared = self._compared(drawn, problem) if drawn else None
         except QuorumError:
-            if problem.late:
-                return nothing
-            raise
-        table = iteration.table
-        candidates = []
-        for row in table.total.argsort(stable=True).tolist():
-            value = final_answer(texts[row])
-            answer = None if value is None else written_number(value)
-            candidates.append(Candidate(answer, display(texts[row]), float(table.total[row]), votes[row], table.energies_of(row)))
-        best, chosen = candidates[0], texts[table.best]
+            if not problem.late:
+                raise
+            compared, reason = None, reason or why_it_ended(problem)
+        if compared is None:
+            return unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent)
+        candidates, iteration = compared
+        if not reason and iteration.dropped and problem.late:
+            reason = why_it_ended(problem)  # time was over while the last choice was made
+        best, chosen = candidates[0], drawn[iteration.table.best].text
         others: dict[str | None, Candidate] = {}
         for candidate in candidates:
             if candidate.answer != best.answer:
@@ -305,18 +360,29 @@ class Solver:
             best.total,
             tuple(others.values()),
             iteration.agreement,
-            sum(c.votes for c in candidates if c.answer == best.answer) / max(sum(votes), 1e-9),
+            sum(c.votes for c in candidates if c.answer == best.answer) / max(sum(one.votes for one in drawn), 1e-9),
             not reason,
             reason,
             spent,
             time.monotonic() - started,
             dict(iteration.dropped),
-            tuple(candidates),
+            candidates,
         )
 
     def close(self) -> None:
         """End the scorers' threads."""
         self.ensemble.close()
+
+
+@runtime_checkable
+class _Remembers(Protocol):
+    """A scorer that keeps what it has read of a question between calls."""
+
+    def forget(self) -> None: ...
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def why_it_ended(problem: Problem) -> str:

@@ -23,7 +23,7 @@ from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder
 from pcm_ros.tasks.mathematics.notation import ANSWER, display
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
 from pcm_ros.tasks.mathematics.reading import FEATURES, structure
-from pcm_ros.tasks.mathematics.scorers import ReadSolutions
+from pcm_ros.tasks.mathematics.scorers import ReadSolutions, with_the_worst
 
 HEAD = ("head.weight", "head.bias")
 
@@ -32,8 +32,9 @@ class HiddenStateVerifier:
     """Is this on the way to the right answer? Read off the states of a language model that was tuned for the question.
 
     Energy: -log p(right), p = sigmoid(w h + b), h = the last layer's state at the last token. Nats, 0..about 5; the prior's energy for an
-    empty text is a constant. Source: generator + low-rank adapter + linear head, trained on its own samples. Wrong when: the mistake
-    needs knowledge that 135M parameters lack; it knows problems like those of GSM8K, of up to eight steps.
+    empty text is a constant; a text that the model can't read for its length gets the highest of the others. Source: generator + low-rank
+    adapter + linear head, trained on its own samples. Wrong when: the mistake needs knowledge that 135M parameters lack; it knows problems
+    like those of GSM8K, of up to eight steps.
 
     Args:
         model: a model of its own that is not packed yet, into which the weights are merged.
@@ -55,8 +56,14 @@ class HiddenStateVerifier:
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""
         found = self._read(context, texts_of(batch))
-        states = torch.stack([branches.hidden[row] for branches, row, *_ in found])
-        return nn.functional.softplus(-(states @ self._weight + self._bias).double())
+        return with_the_worst([None if read is None else self._judged(read[0].hidden[read[1]]) for read in found])
+
+    def forget(self) -> None:
+        """See `ReadSolutions.forget`."""
+        self._read.forget()
+
+    def _judged(self, state: Tensor) -> float:
+        return float(nn.functional.softplus(-(state @ self._weight + self._bias).double()))
 
 
 def load_head(path: Path, size: int) -> tuple[Tensor, Tensor]:

@@ -263,3 +263,23 @@ def test_generated_problems_are_right() -> None:
         assert marked[-1][0].stated == problem.answer > 0
         assert all(int(number) > 0 for number in (found[0].stated for found in marked) if number is not None)
     assert kinds == {*TEMPLATES, "paired"}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("7 / 2 = 3 remainder 1", True),
+        ("<<7/2=3>> with a remainder of 1", True),
+        ("7/2 = 3 R1", True),
+        ("7/2 = 4 remainder 1", False),
+        ("7/2 = 3 rows", False),
+        ("1/3 = 0", False),
+        ("<<1/300=0.00>>", False),
+        ("3-3 = 0", True),
+        ("1/3 = 0.3", True),
+    ],
+)
+def test_rests_are_no_mistakes_and_nothing_is_rounded_away(text: str, holds: bool) -> None:
+    (equation,) = equations(text)
+    assert equation.holds == holds
+    assert results_of(text) == [equation.stated]

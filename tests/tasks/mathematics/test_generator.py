@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcm_ros.consensus import Batch, Beam, BeamState, Ensemble
+from pcm_ros.models.key_value_cache import Branches, Grown
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.generator import StepGenerator
+from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, texts_of, usual_tokens
 from pcm_ros.tasks.mathematics.scorers import Agreement, GeneratorLikelihood
 from pcm_ros.tasks.mathematics.solver import Solution, Solver
+from tests.tasks.mathematics.conftest import KNOWN
 from tests.tasks.mathematics.scripted_language import QUESTION, ScriptedModel
 
 STEP = "He needs <<45/20=2.25>> boxes.\n"
@@ -57,6 +61,87 @@ def test_where_no_answer_is_drawn_the_last_result_has_all_its_votes() -> None:
 
 def test_where_nothing_else_is_drawn_answers_have_all_votes() -> None:
     assert votes_of(second_round(generator({"": [STEP], STEP: ["#### 3"]}))) == pytest.approx({"#### 2.25": 0.0, "#### 3": 4.0})
+
+
+def test_nothing_is_written_behind_the_end() -> None:
+    """A line that ends with the end token is the last one, whether it states an answer or not, and what it comes to is not its answer."""
+    batch = second_round(generator({"": [STEP], STEP: ["So <<2+1=3>> boxes.", "<<2+1=3>>\n"]}))
+    complete = dict(zip(votes_of(batch), batch.extras["complete"].tolist(), strict=True))
+    assert complete == {"#### 2.25": True, "So <<2+1=3>> boxes.": True, "<<2+1=3>>\n": False}
+    assert votes_of(batch) == pytest.approx({"#### 2.25": 1.0, "So <<2+1=3>> boxes.": 1.5, "<<2+1=3>>\n": 1.5})
+
+
+def test_a_solution_that_ends_without_an_answers_line_has_its_last_number() -> None:
+    solver = Solver(generator({"": ["So there are 3."]}, stop_here=False), [Agreement()], width=2)
+    found = solver.solve(QUESTION)
+    solver.close()
+    assert (found.answer, found.complete, len(found.steps)) == ("3", True, 1)
+
+
+def test_what_stands_behind_the_line_break_is_cut_off() -> None:
+    proposing = generator({"": ["<<2*3=6>> eggs.\n\n", "<<2*3=6>> eggs.\n", "<<3*3=9>> cups.\n So\n"]})
+    batch = proposing.propose(Problem(QUESTION), None, torch.Generator())
+    assert votes_of(batch) == {"<<2*3=6>> eggs.\n": 3.0, "<<3*3=9>> cups.\n": 1.0}
+
+
+class Says:
+    """A language model whose next lines are given, in turn; "<end>" behind one is its end token."""
+
+    def __init__(self, model: LanguageModel, lines: Sequence[str]) -> None:
+        self.model, self.lines, self.read_again = model, lines, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def feed(self, *arguments: Any) -> Any:
+        self.read_again += 1
+        return self.model.feed(*arguments)
+
+    def write(self, branches: Branches, rows: Sequence[int], *_: object) -> Grown:
+        said = [self.lines[row % len(self.lines)] for row in range(len(rows))]
+        ended = tuple("end" if line.endswith("<end>") else "line" for line in said)
+        pieces = [self.model.encode(line.removesuffix("<end>")) for line in said]
+        tokens = [[*piece, *self.model.end] if end == "end" else piece for piece, end in zip(pieces, ended, strict=True)]
+        fed, likelihoods = self.model.feed(branches, rows, tokens)
+        return Grown(tuple(map(tuple, tokens)), likelihoods, ended, fed)
+
+
+@pytest.mark.parametrize(("line", "again"), [("a cat <<1+1=2>>\n", 0), ("a cat <<1+1=2>>\n\n", 1), ("a cat <<1+1=2>>\n a", 1)])
+def test_the_model_goes_on_from_the_text_of_a_beam(tiny: LanguageModel, line: str, again: int) -> None:
+    """What it wrote itself is not read again, unless the text is not quite that."""
+    says: Any = Says(tiny, [line])
+    proposing = StepGenerator(says, first=2, each=1)
+    batch = proposing.propose(Problem(QUESTION), None, torch.Generator())
+    (text,) = texts_of(batch)
+    assert text == "a cat <<1+1=2>>\n"
+    branches, (row,) = proposing._branches([text])
+    assert says.read_again == again
+    fresh = tiny.read([tiny.encode(prompt(QUESTION)) + tiny.encode(text)])
+    assert torch.allclose(branches.logits[row], fresh.logits[0], atol=1e-4)
+    assert int(branches.lengths[row]) == int(fresh.lengths[0])
+
+
+def test_no_step_is_read_again_in_a_usual_search(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "feed", lambda *_: pytest.fail("a step was read again"))
+    solver = Solver(StepGenerator(tiny, first=6, each=2, temperature=0.3), [GeneratorLikelihood()], width=3)
+    assert solver.solve(next(iter(KNOWN))).answer == "10"
+    assert not solver.generator._open, "and nothing is kept at the end"
+    solver.close()
+
+
+def test_the_end_token_is_not_read_on_from(tiny: LanguageModel) -> None:
+    says: Any = Says(tiny, ["a cat <<1+1=2>><end>", "a mat <<2+2=4>>\n"])
+    proposing = StepGenerator(says, first=2, each=1)
+    batch = proposing.propose(Problem(QUESTION), None, torch.Generator())
+    complete = dict(zip(texts_of(batch), batch.extras["complete"].tolist(), strict=True))
+    assert complete == {"a cat <<1+1=2>>": True, "a mat <<2+2=4>>\n": False}
+    assert set(proposing._open) == {"a mat <<2+2=4>>\n"}
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 1e-40, 0.009, 5.1, float("nan")])
+def test_temperatures_that_cannot_be_drawn_at(temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"temperature is .*; allowed: 0, or 0\.01\.\.5"):
+        generator({}, temperature=temperature)
 
 
 def test_a_model_that_always_rounds_up_is_believed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcm_ros.tasks.mathematics.reading import read_question
+from pcm_ros.tasks.mathematics.reading import read_question, usage
 
 _ONES = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -90,3 +90,50 @@ def test_long_texts_are_read_at_once() -> None:
     for part in ("1", "1 ", "1,111", "1/", "1 1/", "two hundred and ", " ", "-", "one-"):
         read_question(part * 4000)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("question", "solution"),
+    [
+        ("It was 5 degrees, fell by 8 and rose by 10. How many degrees now?", "<<5-8=-3>> degrees\n<<-3+10=7>> degrees\n#### 7"),
+        ("It was 5 degrees below zero and rose by 10. How many degrees now?", "<<-5+10=5>> degrees\n#### 5"),
+        ("Of 40 he lost 43, twice. How many?", "<<40-43=-3>>\n<<2*(-3)=-6>>\n#### -6"),
+        ("Ann and Ben eat 1/4 each of 10 pies. How many pies?", "<<1/4+1/4=1/2>>\n<<1/2*10=5>> pies\n#### 5"),
+        ("Of 16 he took 6 for each of 2. How many?", "<<6/16=3/8>>\n<<2*3/8=3/4>>\n#### 3/4"),
+        ("Ropes of 3 1/2 and 3 feet, 8 times. How many feet?", "<<8*3 1/2=28>>\n<<28+3=31>> feet\n#### 31"),
+        ("The tax is 20 of each 100 of 50 dollars. How many dollars?", "<<50*20%=10>> dollars\n<<10*100/100=10>> dollars\n#### 10"),
+        ("Of 10 eggs 5 broke. How many, in per cent?", "<<5/10=50%>>\n#### 50%"),
+        ("Of 10 eggs 5 broke, of 30 as large a share. How many?", "<<5/10=50%>>\n<<30*50/100=15>>\n#### 15"),
+        ("Of 10 eggs 5 broke. How many, in per cent?", "<<5/10=0.5>>\n#### 50 percent"),
+        ("6 of 5 men carry 1.2 million bricks. How many bricks?", "<<6/5=1.2>>\n#### 1.2 million"),
+    ],
+)
+def test_what_is_used_is_known_and_what_is_said_is_the_last_result(question: str, solution: str) -> None:
+    """Negative numbers, fractions and per cent, as an operand and as an answer."""
+    use = usage(question, solution)
+    assert (use.unknown, use.idle, use.wrong, use.answer_is_last) == (0, 0, 0, True)
+
+
+def test_numbers_of_unknown_origin_are_told() -> None:
+    question = "Tom has 3 boxes. How many?"
+    for solution in ("<<3*-8=-24>>", "<<3*8/5=4.8>>", "<<3*15%=0.45>>", "<<3-8=-5>>"):
+        assert usage(question, solution).unknown >= 1, solution
+    assert usage(question, "<<3*4=12>>\n<<3+2=5>>\n#### 5").idle == 1
+    assert not usage(question, "<<3+2=5>>\n#### 500").answer_is_last
+    assert not usage(question, "<<3+2=5>>\n#### -5").answer_is_last
+
+
+@pytest.mark.parametrize(
+    ("question", "numbers"), [("1/4 of 20?", 2), ("a quarter of 20?", 2), ("1 1/2 of 20?", 2), ("1 of 20, 0 of 3?", 2), ("100% of 5?", 1)]
+)
+def test_how_many_numbers_a_question_needs(question: str, numbers: int) -> None:
+    assert usage(question, "<<20/4=5>>").numbers == numbers
+
+
+def test_who_says_that_a_solution_is_complete() -> None:
+    question, text = "Tom has 3 boxes of 4. How many?", "<<3*4=12>> in all"
+    assert usage(question, text).answer is None
+    assert (usage(question, text, True).answer, usage(question, text, True).answer_is_last) == (12, True)
+    assert usage(question, f"{text}\n#### 12", False).answer is None
+    labelled = usage(question, f"A: 3 boxes\nB: 4 in each\n{text}", True)
+    assert (labelled.lines, labelled.answer, labelled.answer_is_last) == (3, 12, True)

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pcm_ros.consensus import Batch
+from pcm_ros.models.key_value_cache import Branches
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.tasks.mathematics.answers import in_notation
 from pcm_ros.tasks.mathematics.assembly import METHODS, solver
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
-from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
-from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers, Reproduction
+from pcm_ros.tasks.mathematics.proposals import OutOfTime, Problem, solutions_batch, texts_of
+from pcm_ros.tasks.mathematics.scorers import (
+    Agreement,
+    Arithmetic,
+    GeneratorLikelihood,
+    Likelihood,
+    QuestionNumbers,
+    ReadSolutions,
+    Reproduction,
+)
 from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion
 from tests.tasks.mathematics.conftest import KNOWN
+from tests.tasks.mathematics.scripted_language import ScriptedModel
 
 QUESTION = next(iter(KNOWN))
 
@@ -130,6 +143,28 @@ def test_nothing_is_proposed_twice_in_a_round(tiny: LanguageModel) -> None:
     assert all(len(set(texts)) == len(texts) for texts in expert.seen)
 
 
+class LateAtLast(WaitsForTheDeadline):
+    """A scorer that has answered in time in the only round, and does not when the choice is made."""
+
+    asked = 0
+
+    def energy(self, batch: Batch, context: Problem) -> torch.Tensor:
+        self.asked += 1
+        return torch.zeros(len(batch), dtype=torch.float64) if self.asked == 1 else super().energy(batch, context)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_choice_that_the_deadline_cut_short_says_so(alone: bool) -> None:
+    model: Any = ScriptedModel({"": ["#### 3", "#### 4"]})
+    scorers = [LateAtLast()] if alone else [Arithmetic(), LateAtLast()]
+    solver_ = Solver(StepGenerator(model, first=4, each=2), scorers, width=2)
+    result = solver_.solve("How many?", deadline=1.0)
+    solver_.close()
+    assert (result.complete, result.reason) == (False, "deadline")
+    assert (result.answer is None) == alone
+    assert set(result.dropped) == (set() if alone else {"slow"})
+
+
 def test_scorers_that_the_deadline_cut_off_are_named_and_the_result_is_marked(tiny: LanguageModel) -> None:
     solver_ = Solver(StepGenerator(tiny, first=4, each=2), [Arithmetic(), WaitsForTheDeadline()], width=2)
     result = solver_.solve("A cat eats 6 fish in 2 days. How many a day?", deadline=0.5)
@@ -190,12 +225,93 @@ def test_rank_prefers_what_holds(consensus: Solver) -> None:
         consensus.rank(QUESTION, ["x" * 5000])
 
 
-@pytest.mark.parametrize("line", ["The answer is 11 eggs.", "**Answer: 11**", "So the final answer is 11", "Thus, the answer is 11%."])
+@pytest.mark.parametrize("line", ["The answer is 11 eggs.", "**Answer: 11**", "So the final answer is 11", "11 of them remain."])
 def test_rank_blames_an_answer_in_whatever_words(consensus: Solver, line: str) -> None:
-    """An answer that is not the last result costs as much, however it is said; a text without one is not finished, and goes free."""
+    """An answer that is not the last result costs as much, however it is said; where none is said, the last number is the answer."""
     steps = "<<3*4=12>> eggs\n<<12-2=10>> eggs are left\n"
     table = consensus.rank(QUESTION, [f"{steps}A: 11", steps + line, steps]).table
     assert [table.energies_of(row)["arithmetic"] for row in range(3)] == [1.0, 1.0, 0.0]
+
+
+def test_rank_does_not_let_a_solution_off_that_never_says_its_answer(consensus: Solver) -> None:
+    """It is as complete as the others: what it leaves out counts, and without any number nothing is worse."""
+    right = "<<3*4=12>> eggs\n<<12-2=10>> eggs are left\n"
+    table = consensus.rank(QUESTION, [f"{right}#### 10", "<<3*4=12>> cats", "Nobody knows.", "\\boxed{x}"]).table
+    arithmetic, numbers = ([table.energies_of(row)[name] for row in range(4)] for name in ("arithmetic", "numbers"))
+    assert arithmetic == [0.0, 0.0, 4.0, 4.0]
+    assert numbers == [0.0, pytest.approx(1 / 3 + 0.5), 3.5, 3.5]
+
+
+def test_partial_solutions_are_not_blamed_for_what_is_missing() -> None:
+    texts = ["<<3*4=12>> cats\n", "Nobody knows.\n", "#### none"]
+    batch = solutions_batch(texts, [False, False, True], [1.0] * 3, [0.0] * 3, [0] * 3)
+    assert Arithmetic().energy(batch, Problem(QUESTION)).tolist() == [0.0, 0.0, 4.0]
+    assert QuestionNumbers().energy(batch, Problem(QUESTION)).tolist() == [0.0, 0.0, 3.5]
+
+
+def test_rank_takes_what_notation_makes_too_long(consensus: Solver) -> None:
+    long = " and ".join(["3+4=7"] * 408 + ["the answer is 7"])
+    assert len(long) <= 4096 < len(in_notation(long))
+    table = consensus.rank(QUESTION, [long, "3+4=7\n#### 7"]).table
+    assert [table.energies_of(row)["arithmetic"] for row in range(2)] == [0.0, 0.0]
+
+
+def test_a_solution_that_is_too_long_for_a_model_is_the_worst_for_it_alone(tiny: LanguageModel) -> None:
+    """The tiny model reads 800 tokens. The others are judged as ever."""
+    steps = "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"
+    long = "\n".join([*["the cat sat on a mat"] * 120, "#### 10"])
+    experts = [Arithmetic(), Likelihood(tiny), Reproduction(tiny)]
+    ranking = Solver(StepGenerator(tiny, 1, 1), experts).rank(QUESTION, [long, steps, "#### 3"])
+    alone = Solver(StepGenerator(tiny, 1, 1), experts).rank(QUESTION, [steps, "#### 3"])
+    assert not ranking.table.dropped
+    assert torch.allclose(ranking.table.energies[1:], alone.table.energies, atol=1e-4)
+    likelihood, reproduction = ranking.table.energies[:, 1], ranking.table.energies[:, 2]
+    assert likelihood[0] == likelihood[1:].max() and reproduction[0] == reproduction[1:].max()
+    assert bool(torch.isfinite(ranking.table.total).all())
+
+
+def test_energies_do_not_depend_on_what_was_asked_before(consensus: Solver) -> None:
+    solutions = ["Tom has <<3*4=12>> eggs.\n#### 12", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
+    first = consensus.rank(QUESTION, solutions).table.energies
+    consensus.solve(QUESTION, seed=1)
+    consensus.rank(QUESTION, solutions[::-1])
+    assert torch.equal(consensus.rank(QUESTION, solutions).table.energies, first)
+
+
+def test_nothing_that_was_read_is_kept(consensus: Solver) -> None:
+    def kept() -> list[object]:
+        readers = [scorer._read._read for scorer in consensus.ensemble.scorers if isinstance(scorer, Likelihood | Reproduction)]
+        return [*readers, consensus.generator._open, consensus.generator._prompt]
+
+    told = consensus.iterate(QUESTION, seed=1)
+    next(told)
+    assert any(kept())
+    told.close()  # as whoever cancels does
+    assert not any(kept())
+    consensus.rank(QUESTION, ["#### 10"])
+    assert not any(kept())
+
+
+def test_the_deadline_is_looked_at_between_readings(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty lines are read sixteen at a time; time is over after the first reading."""
+    rows: list[int] = []
+    feed = tiny.feed
+
+    def counted(branches: Branches, places: Sequence[int], texts: Sequence[Sequence[int]]) -> object:
+        rows.append(len(texts))
+        return feed(branches, places, texts)
+
+    monkeypatch.setattr(tiny, "feed", counted)
+    texts = [f"a cat {number}\n" for number in range(40)]
+    ReadSolutions(tiny)(Problem(QUESTION), texts)
+    assert rows == [16, 16, 8]
+    rows.clear()
+    with pytest.raises(OutOfTime):
+        ReadSolutions(tiny)(Problem(QUESTION, stop=lambda: bool(rows)), texts)
+    assert rows == [16]
+    rows.clear()
+    with pytest.raises(OutOfTime):  # behind the last reading too: whoever goes on from it would be late
+        ReadSolutions(tiny)(Problem(QUESTION, stop=lambda: bool(rows)), texts[:3])
 
 
 def test_votes_add_up_to_the_draws(tiny: LanguageModel) -> None:
@@ -221,13 +337,13 @@ def test_beams_that_the_generator_does_not_remember_are_read_again(tiny: Languag
 
 
 def test_likelihood_is_that_of_the_whole_text(tiny: LanguageModel) -> None:
-    from pcm_ros.tasks.mathematics.scorers import ReadSolutions
-
     texts = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10", "", "a cat\n"]
     read = ReadSolutions(tiny)
     for _ in range(2):  # the second time from what was read before
         found = read(Problem(QUESTION), texts)
-        for text, (_, _, likelihood, tokens) in zip(texts, found, strict=True):
+        for text, place in zip(texts, found, strict=True):
+            assert place is not None
+            _, _, likelihood, tokens = place
             if text:
                 branches = tiny.read([tiny.encode(prompt(QUESTION))])
                 pieces = [tiny.encode(line) for line in text.splitlines(keepends=True)]

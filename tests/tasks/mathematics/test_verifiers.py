@@ -79,6 +79,17 @@ def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hi
         assert energy == pytest.approx(float(torch.nn.functional.softplus(torch.tensor(-logit))), abs=1e-3)
 
 
+def test_a_hidden_state_verifier_has_the_model_and_the_adapter(
+    tiny_folder: Path, hidden_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter for the hidden-state verifier is that of the generator; its base the generator's model."""
+    (scorer,) = [each for each in assembly.scorers(tiny_folder, hidden_file, None, hidden_file) if isinstance(each, HiddenStateVerifier)]
+    assert len(scorer.energy(batch_of(TEXTS), Problem(QUESTION))) == 2  # type: ignore[arg-type]
+    monkeypatch.setattr(assembly, "language_model", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match="without an adapter; remedy: give the adapter"):
+        assembly.scorers(tiny_folder, None, None, hidden_file)
+
+
 def test_files_that_are_no_verifier(tiny_folder: Path, tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(7), "head.bias": torch.zeros(1)}, tmp_path / "other.safetensors")
     save_file({"x": torch.zeros(7)}, tmp_path / "none.safetensors")

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.generator import StepGenerator
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic
 from pcm_ros.tasks.mathematics.solver import Solver
 from tests.tasks.mathematics.conftest import KNOWN
 from training.maths_candidates import candidate_solver, line_of
@@ -82,3 +85,49 @@ def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: 
     path.write_text(json.dumps(entry) + "\n")
     with pytest.raises(ValueError, match="energies"):
         choices(path)
+
+
+def test_weights_that_come_with_the_package_count(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As verifiers do, they belong to the shipped adapter."""
+    adapter, fitted = tmp_path / "maths-adapter.safetensors", tmp_path / "maths-weights.json"
+    adapter.touch()
+    monkeypatch.setattr(assembly, "ADAPTER", adapter)
+    monkeypatch.setattr(assembly, "FITTED", fitted)
+    assert assembly.shipped_weights(adapter) is None, "there is no file"
+    fitted.write_text(json.dumps({"weights": {"arithmetic": 2.5, "agreement": 0, "hidden": 4.0}}))
+    assert assembly.shipped_weights(adapter) == fitted
+    assert assembly.shipped_weights(None) is None and assembly.shipped_weights(tmp_path / "another") is None
+    solving = assembly.solver("consensus", 2, 2, model=tiny_folder, weights=fitted)
+    ensemble = solving.ensemble
+    counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
+    assert (counts["arithmetic"], counts["agreement"], counts["numbers"]) == (2.5, 0.0, 1.0)
+    solving.close()
+    given: dict[str, object] = {}
+    monkeypatch.setattr(assembly, "solver", lambda *_, **named: given.update(named))
+    assembly.shared_solver.__wrapped__("consensus", 2, 2, 0.7, None, adapter)
+    assert given["weights"] == fitted
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "holds no weights"),
+        ("[]", "holds no weights"),
+        ('{"weights": [1]}', "holds no weights"),
+        ('{"weights": {"arithmetic": -1}}', "'arithmetic': -1"),
+        ('{"weights": {"arithmetic": NaN}}', "'arithmetic': nan"),
+        ('{"weights": {"arithmetic": Infinity}}', "'arithmetic': inf"),
+        ('{"weights": {"arithmetic": true}}', "'arithmetic': True"),
+        ('{"weights": {"oracle": 1}}', "'oracle': 1"),
+        ('{"weights": {"arithmetic": 0, "agreement": 0}}', "leaves none of arithmetic, agreement a weight above 0"),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path: Path, content: str, why: str) -> None:
+    path = tmp_path / "maths-weights.json"
+    path.write_text(content)
+    with pytest.raises(ModelUnavailable, match=rf"{why}.*remedy: a file made by training/maths_weights.py"):
+        assembly.expert_weights(path, [Arithmetic(), Agreement()])
+
+
+def test_the_names_of_all_experts_are_known(tiny_folder: Path) -> None:
+    assert {expert.name for expert in assembly.scorers(tiny_folder, None)} <= set(assembly.EXPERTS)
