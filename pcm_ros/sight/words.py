@@ -38,6 +38,7 @@ ANYTHING = frozenset({"object", "thing", "item", "one"})
 """Nouns that say nothing of what a thing is."""
 # Cosine of two sentences from which they are about alike things, and by how much less a reading is e times less likely.
 _ALIKE, _DISTINCT = 0.57, 0.1
+_SHADE = 10.0  # distance of two shades by which a reading is e times less likely
 # Cosine of two sentences about things of the same sort, and of different sorts.
 _SAME, _UNLIKE = 0.80, 0.45
 
@@ -83,6 +84,36 @@ def nearest_kinds(text: str) -> Mapping[str, float]:
     if float(alike.max()) < _ALIKE:
         return {}
     return dict(zip(KINDS, torch.exp((alike - alike.max()) / _DISTINCT).tolist(), strict=True))
+
+
+@functools.cache
+def nearest_colours(colour: str) -> Mapping[str, float]:
+    """Known colours that look like what people mean by a new colour word: how likely each is, the likeliest 1; empty: nobody knows it.
+
+    What they mean is what they named in the XKCD colour survey (CC0, shipped with matplotlib); a known colour is all shades that the survey
+    calls by its name ("dark cyan", "bright cyan"), its distance that of the nearest one (CIE 1976, L*a*b*).
+    """
+    shades = _survey()
+    words = colour.lower().split()
+    meant = next((shades[name] for name in (" ".join(words), *words[-1:]) if name in shades), None)
+    if meant is None:
+        return {}
+    gaps = {
+        known: min(float(np.linalg.norm(shade - meant)) for name, shade in shades.items() if name.split()[-1] == known) for known in COLOURS
+    }
+    least = min(gaps.values())
+    return {known: float(np.exp((least - gap) / _SHADE)) for known, gap in gaps.items()}
+
+
+@functools.cache
+def _survey() -> Mapping[str, np.ndarray]:
+    """Name -> (3,) L*a*b* of each colour of the XKCD survey; gray is spelt so."""
+    import cv2
+    from matplotlib.colors import XKCD_COLORS, to_rgb
+
+    names = [name.removeprefix("xkcd:").replace("grey", "gray") for name in XKCD_COLORS]
+    lab = cv2.cvtColor(np.array([[to_rgb(value) for value in XKCD_COLORS.values()]], dtype=np.float32), cv2.COLOR_RGB2LAB)[0]
+    return dict(zip(names, lab, strict=True))
 
 
 @functools.cache

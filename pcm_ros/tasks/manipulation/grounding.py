@@ -14,7 +14,7 @@ from torch import Tensor
 from pcm_ros.models import registry
 from pcm_ros.models.clip import RegionTextModel
 from pcm_ros.models.tower_clip import ShapeClip
-from pcm_ros.sight.words import both, colour_and_thing, colour_question, nearest_kinds, unfamiliar_words
+from pcm_ros.sight.words import both, colour_and_thing, colour_question, nearest_colours, nearest_kinds, unfamiliar_words
 from pcm_ros.tasks.manipulation.scene import Points, SceneObject
 from pcm_ros.tasks.manipulation.vision import Newest, RegionEmbeddings, Vision, digest
 
@@ -121,7 +121,8 @@ class GrounderEnsemble:
     without a colour's name are asked as they are.
 
     A kind that no expert met in training ("beaker") is also read as the known kinds nearest in meaning (`nearest_kinds`), the mean of both
-    answers counts: what a language model knows of words, and what the others know of how things look.
+    answers counts: what a language model knows of words, and what the others know of how things look. Likewise a colour ("teal") as the
+    known ones that look like what people mean by it (`nearest_colours`).
 
     Args:
         experts: at least one, names unique.
@@ -152,9 +153,16 @@ class GrounderEnsemble:
         if not regions or not phrases:
             return torch.zeros((len(regions), len(phrases)))
         ours = self._calibration
-        color = self._sum(_as_it_is, rgb, regions, colors, ours.color, ours.color_bias)
-        thing = self._read(kind_logits, rgb, regions, kinds)
-        whole = self._read(_as_it_is, rgb, regions, wholes)
+        readings = {
+            colour_question(pair[0]): {colour_question(known): share for known, share in nearest_colours(pair[0]).items()}
+            for pair in parts.values()
+            if pair and unfamiliar_words(pair[0])
+        }
+        color = self._read(_as_it_is, rgb, regions, colors, readings, ours.color, ours.color_bias)
+        thing, whole = (
+            self._read(ask, rgb, regions, texts, {text: nearest_kinds(text) for text in texts if unfamiliar_words(text)}, ours.thing, 0.0)
+            for ask, texts in ((kind_logits, kinds), (_as_it_is, wholes))
+        )
         columns = []
         for phrase in phrases:
             pair = parts[phrase]
@@ -164,15 +172,23 @@ class GrounderEnsemble:
                 columns.append(both(color[colour_question(pair[0])], thing[pair[1]] + ours.thing_bias))
         return ours.scale * torch.stack(columns, dim=1) + ours.bias
 
-    def _read(self, ask: _Ask, rgb: npt.NDArray[np.uint8], regions: Sequence[Region], texts: Sequence[str]) -> dict[str, Tensor]:
-        """(R,) of each text about kinds, new words as their known relatives too."""
-        readings = {text: nearest_kinds(text) for text in texts if unfamiliar_words(text)}
-        asked = [*texts, *(kind for reading in readings.values() for kind in reading)]
-        found = self._sum(ask, rgb, regions, asked, self._calibration.thing, 0.0)
+    def _read(
+        self,
+        ask: _Ask,
+        rgb: npt.NDArray[np.uint8],
+        regions: Sequence[Region],
+        texts: Sequence[str],
+        readings: Mapping[str, Mapping[str, float]],
+        weights: Mapping[str, float],
+        bias: float,
+    ) -> dict[str, Tensor]:
+        """(R,) of each text; those with readings (known text -> how likely it is meant) as those too."""
+        asked = [*texts, *(known for reading in readings.values() for known in reading)]
+        found = self._sum(ask, rgb, regions, asked, weights, bias)
         result = {text: found[text] for text in texts}
         for text, reading in readings.items():
             if reading:
-                likely = torch.stack([share * torch.sigmoid(found[kind].double()) for kind, share in reading.items()]).amax(dim=0)
+                likely = torch.stack([share * torch.sigmoid(found[known].double()) for known, share in reading.items()]).amax(dim=0)
                 result[text] = (found[text] + torch.logit(likely, eps=1e-4).float()) / 2
         return result
 

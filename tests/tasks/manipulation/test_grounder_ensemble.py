@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pcm_ros.models import registry
 from pcm_ros.models.registry import Calibration
-from pcm_ros.sight.words import VOCABULARY, both, colour_and_thing, nearest_kinds
+from pcm_ros.sight.words import COLOURS, VOCABULARY, both, colour_and_thing, nearest_colours, nearest_kinds
 from pcm_ros.sim.wording import COLOR_SYNONYMS, KIND_SYNONYMS
 from pcm_ros.tasks.manipulation.assembly import ManipulationConfig
 from pcm_ros.tasks.manipulation.grounding import GrounderEnsemble, Region
@@ -109,6 +109,36 @@ def test_a_new_word_counts_half_by_its_relatives() -> None:
     assert logits[0, 0] == pytest.approx((-3 + 6) / 2, abs=0.05)
     assert -3 < logits[1, 0] < 0, "like other vessels too, but less"
     assert logits[:, 1].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("word", "near", "far"),
+    [
+        ("crimson", "red", "green"),
+        ("magenta", "pink", "green"),
+        ("teal", "cyan", "red"),
+        ("gold", "yellow", "blue"),
+        ("very dark teal", "blue", "red"),
+    ],
+)
+def test_new_colours_are_read_as_those_that_they_look_like(word: str, near: str, far: str) -> None:
+    reading = nearest_colours(word)
+    assert set(reading) == set(COLOURS) and max(reading.values()) == 1
+    assert reading[near] > 0.5 and reading[far] < 0.05
+
+
+def test_a_colour_that_nobody_named_stays_as_it_is() -> None:
+    assert nearest_colours("wibble") == {}
+    assert all(nearest_colours(colour)[colour] == 1 for colour in COLOURS)
+
+
+def test_a_new_colour_counts_half_by_those_that_it_looks_like() -> None:
+    told = {f"{colour} object": (-6.0, -6.0) for colour in COLOURS} | {"red object": (6.0, -6.0)}
+    table = Table(**{**told, "crimson object": (-3.0, -3.0), "ebony object": (1.0, 2.0), "mug": (9.0, 9.0), "red mug": (0.0, 0.0)})
+    logits = GrounderEnsemble([table], ALONE).logits(IMAGE, REGIONS, ["crimson mug", "ebony mug"])
+    assert logits[0, 0] == pytest.approx((-3 + 6) / 2, abs=0.05)
+    assert logits[1, 0] < -4
+    assert logits[:, 1].tolist() == pytest.approx([1.0, 2.0], abs=0.01)
 
 
 def test_no_kind_is_taken_for_a_colour() -> None:
