@@ -274,7 +274,7 @@ def maths(
     ] = "consensus",
     beam: Annotated[int, typer.Option(min=1, max=64, help="Partial solutions kept in each round.")] = 5,
     proposals: Annotated[int, typer.Option(min=1, max=64, help="Steps drawn for each; beam * proposals at most 256.")] = 4,
-    temperature: Annotated[float, typer.Option(help="Of the draws: above 0, at most 5.")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="Of the draws: 0.01 to 5.")] = 0.7,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same solution.")] = 0,
     deadline: Annotated[
         float | None, typer.Option(min=1e-6, help="Seconds, counted once the models are loaded; the best so far is then shown, marked.")

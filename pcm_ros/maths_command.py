@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pcm_ros.consensus import QuorumError
 from pcm_ros.console import INTERRUPTED, json_values, printable, stop_on_signals
+from pcm_ros.models.language import COLDEST
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.proposals import usual_tokens
@@ -72,8 +73,8 @@ def solve_and_show(question: str, options: Options, as_json: bool = False) -> in
     started = time.monotonic()
     try:
         checked_question(question)
-        if not 0 < options.temperature <= 5:
-            raise MathsError(f"--temperature is {options.temperature}; allowed: above 0, at most 5")
+        if not COLDEST <= options.temperature <= 5:
+            raise MathsError(f"--temperature is {options.temperature}; allowed: {COLDEST} to 5")
         with progress.status("loading models"):
             solver = assembly.shared_solver(method, options.beam, options.proposals, options.temperature, options.model, adapter)
         found: Progress | Solution | None = None

@@ -84,7 +84,7 @@ def test_a_deadline_gives_what_there_is(model: Path) -> None:
         (["why? " * 10_000], "49999 characters; allowed: 1..4000"),
         ([QUESTION, "--method", "guess"], "method is 'guess'; allowed: consensus, greedy, majority"),
         ([QUESTION, "--beam", "64", "--proposals", "64"], "beam * proposals is 4096; allowed: at most 256"),
-        ([QUESTION, "--temperature", "0"], "--temperature is 0.0; allowed: above 0, at most 5"),
+        ([QUESTION, "--temperature", "0"], "--temperature is 0.0; allowed: 0.01 to 5"),
         ([QUESTION, "--temperature", "nan"], "--temperature is nan"),
         ([QUESTION, "--beam", "0"], "--beam"),
         ([QUESTION, "--model", "/no[where]"], "'/no[where]' is neither a .gguf file nor a folder with config.json"),

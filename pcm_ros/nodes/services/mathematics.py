@@ -11,6 +11,7 @@ from typing import Any
 from pcm_ros import msg, srv
 from pcm_ros.consensus import QuorumError
 from pcm_ros.models.causal_loading import embedded_language_model
+from pcm_ros.models.language import COLDEST
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.nodes import conversions
 from pcm_ros.nodes.lifecycle import ConfigurationError, Parameter
@@ -62,8 +63,8 @@ class Mathematics(ServedTask):
             getattr(request, name) or self.value(f"mathematics.{name}") for name in ("beam", "proposals", "max_tokens")
         )
         temperature = request.temperature or self.value("mathematics.temperature")
-        if not (math.isfinite(temperature) and 0 < temperature <= 5):
-            raise Refused("INVALID_REQUEST", f"temperature is {temperature}; allowed: above 0, at most 5; 0: the node's parameter")
+        if not (math.isfinite(temperature) and COLDEST <= temperature <= 5):
+            raise Refused("INVALID_REQUEST", f"temperature is {temperature}; allowed: {COLDEST} to 5; 0: the node's parameter")
         if request.seed >= 2**63:
             raise Refused("INVALID_REQUEST", f"seed is {request.seed}; allowed: 0 to 2**63 - 1")
         model, adapter = self._models(request.model, request.adapter)
