@@ -44,7 +44,7 @@ def test_the_json(written: Path) -> None:
     assert {"success", "claimed_success", "errors"} <= set(data["results"])
     assert data["results"]["errors"]["value"] == 0
     for estimate in data["results"].values():
-        assert set(estimate) == {"value", "low", "high", "n"}
+        assert set(estimate) == {"value", "low", "high", "n", "share"}
     (record,) = data["records"]
     assert record["id"] == "relations-1-1000"
     assert isinstance(record["success"], bool)
