@@ -177,7 +177,7 @@ def test_a_motion_that_is_accepted_too_late_is_cancelled(domain: Domain, monkeyp
 
 
 def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ros_workcell, "_SAFE_END", 0.5)
+    monkeypatch.setattr(ros_workcell, "SAFE_END", 0.5)
     let = threading.Event()
 
     def drive(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
