@@ -178,9 +178,10 @@ def test_a_motion_that_is_accepted_too_late_is_cancelled(domain: Domain, monkeyp
 
 def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ros_workcell, "SAFE_END", 0.5)
-    let = threading.Event()
+    begun, let = threading.Event(), threading.Event()
 
     def drive(goal: ServerGoalHandle) -> ExecutePickPlace.Result:
+        begun.set()
         let.wait(PATIENCE)
         goal.abort()
         return ExecutePickPlace.Result()
@@ -189,7 +190,7 @@ def test_a_motion_that_does_not_end_when_it_is_cancelled_is_no_safe_end(domain: 
         domain.node("driver"), ExecutePickPlace, "workcell/execute", drive, callback_group=ReentrantCallbackGroup(), **CANCELABLE
     )
     cell = RosWorkcell(domain.node("planner"), ["front"], 1.0, 3600.0, PATIENCE, ReentrantCallbackGroup())
-    ended = cell.execute(MOTION, lambda: True)
+    ended = cell.execute(MOTION, begun.is_set)
     let.set()
     assert ended.code == ExecutionCode.ERROR
     assert ended.message.startswith("the motion was cancelled, but action 'workcell/execute' gave no answer within 0.5 s")
