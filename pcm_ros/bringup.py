@@ -170,17 +170,23 @@ def read_parameters(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _node_of(section: str) -> str:
-    return section if section == "/**" else section.removeprefix("/**").lstrip("/")
+    return section if section == "/**" else section.rpartition("/")[2]
 
 
-def _check_sections(path: Path, nodes: Sequence[NodeSpec], namespace: str) -> None:
-    """Raises LaunchError for sections that are of nodes without namespace, where there is one: ROS would pass over them."""
-    written = yaml.safe_load(path.read_text(encoding="utf-8")) if namespace else {}
-    if hidden := [node.name for node in nodes if node.name in written or f"/{node.name}" in written]:
-        raise LaunchError(
-            f"parameter file '{path}': section '{hidden[0]}' is of a node without namespace; with namespace '{namespace}' write "
-            f"'/**/{hidden[0]}'"
-        )
+def check_sections(system: System, namespace: str) -> None:
+    """Raises LaunchError for sections of a system's parameter file that are of nodes in another namespace: ROS would pass over them.
+
+    Args:
+        namespace: in which the nodes come to be, without slashes at its ends; empty: none.
+    """
+    names = {node.name for node in system.nodes}
+    for section in yaml.safe_load(system.parameter_file.read_text(encoding="utf-8")):
+        within, _, name = str(section).rpartition("/")
+        if name in names and within != "/**" and within.strip("/") != namespace:
+            place = f"namespace '{namespace}'" if namespace else "no namespace"
+            raise LaunchError(
+                f"parameter file '{system.parameter_file}': section '{section}' is not of the node '{name}' in {place}; write '/**/{name}'"
+            )
 
 
 def manipulation(values: Mapping[str, str]) -> System:
@@ -222,7 +228,6 @@ def manipulation(values: Mapping[str, str]) -> System:
     }
     nodes.append(NodeSpec("consensus_node", "consensus", consensus))
     namespace = _namespace(values["namespace"])
-    _check_sections(path, nodes, namespace)
     return System(tuple(nodes), path.resolve(), values["instruction"], _integer("seed", values["seed"]), namespace=namespace)
 
 
@@ -233,10 +238,9 @@ def services(values: Mapping[str, str]) -> System:
         raise LaunchError(f"parameter file '{path}' does not exist; remedy: leave `config` out, or name a file")
     parameters: dict[str, Value] = {name: words for name in ("tasks", "warm_up") if (words := list(listed(values[name])))}
     hint = "waiting for requests, see `ros2 service list`, or ask from Python: pcm_ros.services_client.ServicesClient"
-    nodes, namespace = (NodeSpec("services_node", "services", parameters),), _namespace(values["namespace"])
-    read_parameters(path)
-    _check_sections(path, nodes, namespace)
-    return System(nodes, path.resolve(), hint=hint, namespace=namespace)
+    read_parameters(path)  # so that what is wrong with it is said at once
+    nodes = (NodeSpec("services_node", "services", parameters),)
+    return System(nodes, path.resolve(), hint=hint, namespace=_namespace(values["namespace"]))
 
 
 SYSTEMS = {"manipulation": (MANIPULATION_ARGUMENTS, manipulation), "services": (SERVICES_ARGUMENTS, services)}
@@ -247,7 +251,9 @@ def system(name: str, words: Sequence[str]) -> System:
     if name not in SYSTEMS:
         raise LaunchError(f"unknown system '{name}'; allowed: {', '.join(SYSTEMS)}")
     arguments, make = SYSTEMS[name]
-    return make(parse_arguments(words, arguments))
+    made = make(parse_arguments(words, arguments))
+    check_sections(made, made.namespace)
+    return made
 
 
 def command(node: NodeSpec, parameter_file: Path, namespace: str = "") -> list[str]:

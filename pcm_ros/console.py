@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -121,7 +122,7 @@ def ended_goal(goal: Any, asked: AskedToEnd, console: Console, check: Callable[[
     """The outcome of a running goal; once asked to end, it is cancelled, and its safe end waited for.
 
     Args:
-        goal: a RunningGoal. check: called now and then; what it raises ends the wait.
+        goal: a RunningGoal. check: called now and then until then; what it raises ends the wait.
 
     Raises:
         TimeoutError: cancelled, and no end came, or asked again; the arm may move. NotAvailable: the consensus node is gone.
@@ -129,11 +130,14 @@ def ended_goal(goal: Any, asked: AskedToEnd, console: Console, check: Callable[[
     from pcm_ros.client import GOAL_END
     from pcm_ros.nodes.ros_workcell import MAY_MOVE
 
-    while not goal.done() and not asked.wait(0.05):
+    def stopped() -> bool:
         check()
-    if not goal.done():
-        console.print("cancelled: waiting for a safe end (Ctrl-C again: not even for that)", highlight=False)
-        goal.cancel()
+        return asked.is_set()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        return goal.result(should_stop=stopped)
+    console.print("cancelled: waiting for a safe end (Ctrl-C again: not even for that)", highlight=False)
+    goal.cancel()
     try:
         return goal.result(GOAL_END, asked.insists)
     except TimeoutError as error:

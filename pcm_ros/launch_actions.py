@@ -56,6 +56,7 @@ def description(
         system = make(values)
         outer = context.launch_configurations.get("ros_namespace", "")  # of a PushRosNamespace around this launch file
         namespace = "/".join(part for part in (outer.strip("/"), system.namespace) if part)
+        bringup.check_sections(system, namespace)
         return [*_started(system, context.environment, namespace), *more(system, namespace)]
 
     return LaunchDescription([*declared(arguments), OpaqueFunction(function=start)])

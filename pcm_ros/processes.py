@@ -164,7 +164,7 @@ class RunningSystem:
         try:
             for name, lifecycle in lifecycles.items():
                 self._until(lifecycle.ready, name, "start", deadline, should_stop)
-            self._count_namesakes(client, 1)
+            self._check_namesakes(client, 1)
             self._transition(lifecycles, Transition.TRANSITION_CONFIGURE, "configure", deadline, should_stop)
             for name, lifecycle in lifecycles.items():
                 self._transition({name: lifecycle}, Transition.TRANSITION_ACTIVATE, "activate", deadline, should_stop)
@@ -181,10 +181,11 @@ class RunningSystem:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self._count_namesakes(client, 0)
+            self._check_namesakes(client, 0)
             time.sleep(0.05)
 
-    def _count_namesakes(self, client: RosClient, own: int) -> None:
+    def _check_namesakes(self, client: RosClient, own: int) -> None:
+        """Raises BringupError where there are more nodes of one of the system's names than its own ones, 0 or 1."""
         within = f"/{self.system.namespace}" if self.system.namespace else "/"
         running = [name for name, namespace in client.node.get_node_names_and_namespaces() if namespace == within]
         if twice := [node.name for node in self.system.nodes if running.count(node.name) > own]:

@@ -47,8 +47,13 @@ def test_names_of_namespaces(name: str) -> None:
 def test_a_section_that_a_namespace_hides_is_refused(tmp_path: Path) -> None:
     path = parameters(tmp_path, sim={"republish_period": 2.0})
     assert system("manipulation", [f"config:={path}"]).nodes
-    with pytest.raises(LaunchError, match=r"section 'sim' is of a node without namespace; .* write '/\*\*/sim'"):
-        system("manipulation", [f"config:={path}", "namespace:=robot1"])
+    for section, namespace in (("sim", "robot1"), ("/sim", "robot1"), ("/robot1/sim", "robot2"), ("/robot1/sim", "")):
+        path.write_text(path.read_text().replace("\nsim:", f"\n{section}:"))
+        with pytest.raises(LaunchError, match=rf"section '{section}' is not of the node 'sim' in .*; write '/\*\*/sim'"):
+            system("manipulation", [f"config:={path}", f"namespace:={namespace}"])
+        path.write_text(path.read_text().replace(f"\n{section}:", "\nsim:"))
+    path.write_text(path.read_text().replace("\nsim:", "\n/robot1/sim:"))
+    assert system("manipulation", [f"config:={path}", "namespace:=robot1"]).nodes
 
 
 def test_a_second_relation_scorer_of_a_view_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -16,10 +16,13 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.context import Context
 from rclpy.task import Future
+from rich.console import Console
 
 from pcm_ros import client as client_module
 from pcm_ros.action import Manipulate
+from pcm_ros.asked_to_end import AskedToEnd
 from pcm_ros.client import ManipulationClient, NotAvailable, RosClient
+from pcm_ros.console import ended_goal
 from tests.nodes.spinning import domain, spinning
 
 DOMAIN = domain(90)
@@ -184,3 +187,35 @@ def test_a_system_in_a_namespace_is_talked_to_there(monkeypatch: pytest.MonkeyPa
     with ManipulationClient(domain_id=DOMAIN, namespace="robot1") as client:
         assert client.node.resolve_service_name("sim/reset") == "/robot1/sim/reset"
         assert client.node.get_fully_qualified_name() == "/robot1/pcm_client"
+
+
+def test_whoever_waits_for_a_goal_hears_that_its_node_is_gone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.let.set()
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        goal = client.start("stack them", timeout=PATIENCE)
+        monkeypatch.setattr(client, "ready", lambda: False)
+        with pytest.raises(NotAvailable, match="'consensus' is gone"):
+            ended_goal(goal, AskedToEnd(), Console(quiet=True))
+        goal.cancel(PATIENCE)
+
+
+def test_a_goal_that_was_cancelled_is_waited_for_and_not_when_asked_again(server: Server) -> None:
+    server.let.set()
+    asked = AskedToEnd()
+    asked.set()
+    with ManipulationClient(domain_id=DOMAIN) as client:
+        assert ended_goal(client.start("stack them", timeout=PATIENCE), asked, Console(quiet=True)).error == "CANCELED"
+        asked.set()
+        with pytest.raises(TimeoutError, match="its end not waited for; the arm is not known to have stopped"):
+            ended_goal(_Endless(), asked, Console(quiet=True))
+
+
+class _Endless:
+    """A goal that does not end when it is cancelled."""
+
+    def cancel(self) -> None:
+        """Nothing comes of it."""
+
+    def result(self, timeout: float | None = None, should_stop: Any = None) -> Any:
+        assert should_stop()
+        raise KeyboardInterrupt
