@@ -9,112 +9,28 @@ with the shared prefix, against reading the whole text again for each.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from pcm_ros.consensus import mixed_seed
-from pcm_ros.evidence import Document, Estimate, mean, rate, ratio, run_bench
+from pcm_ros.benchmarks.plain_samples import as_drawn, merged, of_samples, samples_for, shared
+from pcm_ros.benchmarks.word_problems import Item, is_right, read_items
+from pcm_ros.evidence import Document, Estimate, mean, paired, rate, ratio, run_bench
 from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.language import COLDEST, LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.tasks.mathematics import assembly
-from pcm_ros.tasks.mathematics.answers import final_answer
-from pcm_ros.tasks.mathematics.arithmetic import NoArithmetic, evaluate
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import usual_tokens
 from pcm_ros.tasks.mathematics.scorers import Agreement, GeneratorLikelihood
-from pcm_ros.tasks.mathematics.solver import Candidate, Drawn, Solution, Solver, checked_question
+from pcm_ros.tasks.mathematics.solver import Solution, Solver, checked_question
 
 MODES = ("select", "solve", "speed")
-MOST_LOTS = 5
-"""So many times plain samples are drawn for one problem, at most, until they cost what the consensus did."""
-SOURCES = (
-    "remedy: GSM8K is at https://github.com/openai/grade-school-math, SVAMP at https://github.com/arkilpatel/SVAMP (both MIT); one JSON "
-    "object a line with `question` and `answer` (a number, or a solution that ends in '#### number'); for select also `solutions` (texts) "
-    "and `correct` (true or false each)"
-)
-
-
-@dataclass(frozen=True)
-class Item:
-    """A problem. solutions and correct: empty unless they are given. seed: of the draws."""
-
-    question: str
-    answer: Fraction | None
-    solutions: tuple[str, ...]
-    correct: tuple[bool, ...]
-    seed: int
-
-
-def read_items(path: Path, mode: str, limit: int | None, seed: int) -> dict[str, Item]:
-    """The problems of a file by id; `limit` of them, chosen by the seed.
-
-    Raises:
-        ValueError: the file is missing, or a line is not what the mode needs.
-    """
-    if not path.is_file():
-        raise ValueError(f"the data file '{path}' does not exist; {SOURCES}")
-    # only "\n" ends a line: JSON may have U+2028 and the like within a text
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    order = np.random.default_rng(seed).permutation(len(lines)).tolist()[:limit]
-    items = {}
-    for row in sorted(order):
-        try:
-            data = json.loads(lines[row])
-            identity = str(data.get("id", f"{row:05d}"))
-            question, given = str(data["question"]), data["answer"]
-            solutions, correct = _given(data) if mode == "select" else ((), ())
-            answer = recorded_answer(given) if isinstance(given, str) else Fraction(str(given))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"line {row + 1} of '{path}' can't be used ({error!r}); {SOURCES}") from error
-        if mode == "select" and not solutions:
-            raise ValueError(f"line {row + 1} of '{path}' has no solutions; remedy: leave such problems out, there is nothing to select")
-        if len(solutions) != len(correct):
-            raise ValueError(f"line {row + 1} of '{path}' has {len(solutions)} solutions and {len(correct)} marks; as many are needed")
-        if answer is None and mode == "solve":
-            raise ValueError(f"line {row + 1} of '{path}' has the answer '{str(given)[:60]}', which ends in no number; {SOURCES}")
-        if identity in items:
-            raise ValueError(f"line {row + 1} of '{path}' has the id '{identity}' of an earlier line; {SOURCES}")
-        items[identity] = Item(question, answer, solutions, correct, mixed_seed(seed, row))
-    if not items:
-        raise ValueError(f"the data file '{path}' holds no problem; {SOURCES}")
-    return items
-
-
-def _given(data: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-    """The solutions of a problem, and which are right. Raises KeyError, TypeError."""
-    solutions, correct = data["solutions"], data["correct"]
-    if not isinstance(solutions, list) or not isinstance(correct, list) or not all(isinstance(mark, bool) for mark in correct):
-        raise TypeError("`solutions` is a list of texts, `correct` one of as many true or false")
-    return tuple(map(str, solutions)), tuple(correct)
-
-
-def recorded_answer(text: str) -> Fraction | None:
-    """The answer in a data file: a number or an expression (-3/4, -$5), else what a solution ends in; None if that is no number."""
-    try:
-        # "50%" is 50, as in what solutions say
-        return final_answer(text) if "%" in text else evaluate(text.strip())
-    except NoArithmetic:
-        return final_answer(text)
-
-
-def is_right(answer: str | None, expected: Fraction | None) -> bool:
-    """Whether an answer is the recorded one: whole numbers exactly, others to half a hundredth, below 1 to half a hundredth of them."""
-    value = None if answer is None else final_answer(answer)
-    if value is None or expected is None:
-        return False
-    return value == expected if expected.denominator == 1 else abs(value - expected) <= Fraction(1, 200) * min(Fraction(1), abs(expected))
 
 
 class _Prepared:
@@ -177,15 +93,6 @@ def successes(credit: Mapping[str, float]) -> dict[str, bool]:
     return {name: worth == 1 for name, worth in credit.items() if name not in ("random", "sample")} | {"success": credit["ensemble"] == 1}
 
 
-def shared(energies: Sequence[float], worth: Sequence[float], votes: Sequence[float] | None = None) -> float:
-    """What taking the least energy is worth: the mean over those that are tied (weighed by votes where there are any)."""
-    counts = [1.0] * len(worth) if votes is None else votes
-    least = min(energies)
-    tied = [row for row, energy in enumerate(energies) if energy <= least + 1e-9]
-    mass = sum(counts[row] for row in tied)
-    return sum(counts[row] * worth[row] for row in tied) / mass if mass > 0 else sum(worth[row] for row in tied) / len(tied)
-
-
 def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
     ways: dict[str, Callable[[int], Solution]] = {
         name: functools.partial(_timed, solver, item.question, prepared.tokens)
@@ -196,7 +103,7 @@ def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
     answers: dict[str, str | None] = {name: solution.answer for name, solution in found.items()}
     cost = {name: (float(solution.tokens), solution.seconds) for name, solution in found.items()}
     started = time.perf_counter()
-    samples, drawn = samples_for(item, prepared, found["ensemble"].tokens, found["greedy"].tokens)
+    samples, drawn = samples_for(item, prepared.plain, found["ensemble"].tokens, found["greedy"].tokens)
     cost["majority"] = (sum(sample.tokens for sample in samples), time.perf_counter() - started)
     distinct = merged(samples)
     credit |= of_samples(prepared.consensus.judged(item.question, distinct) if distinct else (), item.answer, len(samples))
@@ -207,7 +114,7 @@ def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
         "solve_seconds": {name: spent for name, (_, spent) in cost.items()},
         "answers": answers,
         "expected": None if item.answer is None else str(item.answer),
-        "samples": [_as_drawn(sample) for sample in samples],
+        "samples": [as_drawn(sample) for sample in samples],
         "samples_drawn": drawn,
         "scorers": list(prepared.consensus.ensemble.names),
         "dropped": sorted(found["ensemble"].dropped),
@@ -216,91 +123,6 @@ def _solve(item: Item, prepared: _Prepared) -> dict[str, Any]:
 
 def _timed(solver: Solver, question: str, tokens: int, seed: int) -> Solution:
     return solver.solve(question, seed, max_tokens=tokens)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One plain sample. solution: None = it came to no end. tokens: what it cost (of those without an end the mean)."""
-
-    solution: Drawn | None
-    tokens: float
-
-
-def _as_drawn(sample: Sample) -> dict[str, Any]:
-    answer = None if sample.solution is None else final_answer(sample.solution.text)
-    return {"answer": None if answer is None else str(answer), "tokens": sample.tokens}
-
-
-def samples_for(item: Item, prepared: _Prepared, budget: float, guess: float) -> tuple[list[Sample], int]:
-    """Plain samples until they cost as many tokens as the consensus, at least one, and how many were drawn for that.
-
-    The last one may go beyond: a sample is whole. guess: tokens of a sample, before the first is drawn.
-    """
-    samples: list[Sample] = []
-    spent, drawn, each = 0.0, 0, max(guess, 1.0)
-    for turn in range(MOST_LOTS):
-        missing = budget - spent
-        count = min(max(1, math.ceil(missing / each)), assembly.MOST_DRAWS)
-        solver = prepared.plain(count)
-        try:
-            # room for twice what is expected, and for a last line of each: a limit would lose the long ones
-            limit = math.ceil(2 * max(missing, each)) + solver.generator.longest * count
-            found, tokens = solver.drawn(item.question, mixed_seed(item.seed, 1 + turn), limit)
-        finally:
-            solver.close()
-        for sample in in_turn(found, count, tokens, mixed_seed(item.seed, 1000 + turn)):
-            if samples and spent >= budget:
-                break
-            samples.append(sample)
-            spent += sample.tokens
-        drawn += count
-        if spent >= budget:
-            break
-        each = max(spent / drawn, 1.0)
-    return samples, drawn
-
-
-def in_turn(found: Sequence[Drawn], count: int, tokens: int, seed: int) -> list[Sample]:
-    """A lot of `count` samples that cost so many tokens one by one, those that came to no end among them, in an order that the seed draws:
-    the search returns them by text."""
-    each = [Sample(one, float(one.tokens)) for one in found for _ in range(round(one.votes))]
-    lost = max(0, count - len(each))
-    over = max(0.0, tokens - sum(sample.tokens for sample in each))
-    each += [Sample(None, over / max(lost, 1))] * lost
-    return [each[place] for place in np.random.default_rng(seed).permutation(len(each)).tolist()]
-
-
-def merged(samples: Sequence[Sample]) -> list[Drawn]:
-    """Their distinct solutions, each with its votes in these samples; of one that several lots have, the first lot's shares."""
-    votes = Counter(sample.solution.text for sample in samples if sample.solution is not None)
-    first: dict[str, Drawn] = {}
-    for sample in samples:
-        if sample.solution is not None:
-            first.setdefault(sample.solution.text, sample.solution)
-    return [replace(one, votes=float(votes[text])) for text, one in first.items()]
-
-
-def of_samples(candidates: Sequence[Candidate], expected: Fraction | None, count: int) -> dict[str, float]:
-    """What `count` plain samples, merged to these candidates, are worth: one of them, the majority, and what each scorer would choose.
-
-    Samples without an answer are wrong.
-    """
-    answered = [candidate for candidate in candidates if candidate.answer is not None]
-    worth = {candidate.answer: float(is_right(candidate.answer, expected)) for candidate in answered}
-    tally: dict[str | None, float] = {}
-    for candidate in answered:
-        tally[candidate.answer] = tally.get(candidate.answer, 0.0) + candidate.votes
-    credit = {
-        "sample": sum(number * worth[answer] for answer, number in tally.items()) / count,
-        "any": max(worth.values(), default=0.0),
-        "majority": shared([-number for number in tally.values()], [worth[answer] for answer in tally]) if tally else 0.0,
-    }
-    if answered:
-        right, votes = [worth[candidate.answer] for candidate in answered], [candidate.votes for candidate in answered]
-        for name in sorted({name for candidate in answered for name in candidate.energies}):
-            credit[f"scorer.{name}"] = shared([candidate.energies.get(name, math.inf) for candidate in answered], right, votes)
-        credit["samples.ensemble"] = shared([candidate.total for candidate in answered], right, votes)
-    return credit
 
 
 def measure_speed(model: LanguageModel, preamble: str, item: Item, beam: int, proposals: int, longest: int = 40) -> dict[str, Any]:
@@ -362,11 +184,13 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     # an item that raised is wrong in every way: it was asked, and there is no answer; so is one of a scorer that was dropped there
     names = sorted({name for record in whole for name in record["credit"]})
     credit = {name: [float(record["credit"].get(name, 0.0)) if "error" not in record else 0.0 for record in records] for name in names}
-    results |= {name: share(values) for name, values in credit.items()}
-    for name, values in credit.items():
+    results |= {name: rate(values) for name, values in credit.items()}
+    worth = {name: {str(place): value for place, value in enumerate(values)} for name, values in credit.items()}
+    for name in names:
         if name not in ("ensemble", "any"):
-            results[f"ensemble - {name}"] = difference(credit["ensemble"], values)
-            results[f"ensemble - {name}.p"] = Estimate(p_value(credit["ensemble"], values), math.nan, math.nan, len(records))
+            compared = paired(worth["ensemble"], worth[name])
+            results[f"ensemble - {name}"] = compared.difference
+            results[f"ensemble - {name}.p"] = Estimate(compared.p_value, math.nan, math.nan, len(records))
     for name in sorted({name for record in whole for name in record["scorers"]}):
         results[f"dropped.{name}"] = rate([name in record["dropped"] for record in whole])
     if whole and "tokens" in whole[0]:
@@ -379,56 +203,6 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         results["tokens_per_second"] = mean([record["tokens"]["ensemble"] / max(s, 1e-9) for record, s in zip(whole, spent, strict=True)])
         results["seconds"] = mean(spent)
     return results
-
-
-def share(values: Sequence[float]) -> Estimate:
-    """Of problems solved, with Wilson's score interval; a tie between answers counts as a part of one, which makes the interval a little
-    too wide: such a count varies less."""
-    low, high = _wilson(sum(values), len(values))
-    return Estimate(sum(values) / len(values) if values else math.nan, low, high, len(values), share=True)
-
-
-def _wilson(count: float, n: int) -> tuple[float, float]:
-    """The 95% score interval of a share (Wilson 1927), for counts that need not be whole."""
-    if n == 0:
-        return 0.0, 1.0
-    z = 1.959963984540054
-    p = count / n
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(max(p * (1 - p), 0.0) / n + z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Mean of first - second, what two ways are worth on the same problems, with Newcombe's interval (1998, method 10: that of `paired`),
-    whose counts need not be whole here: of worths a and b, min(a, b) is common to both."""
-    n = len(first)
-    if n == 0:
-        return Estimate(math.nan, -1.0, 1.0, 0)
-    one, other = sum(first), sum(second)
-    both = sum(map(min, first, second))
-    only_first, only_second = one - both, other - both
-    neither = n - both - only_first - only_second
-    product = one * (n - one) * other * (n - other)
-    cross = both * neither - only_first * only_second
-    if cross > 0:
-        cross = max(cross - n / 2, 0.0)  # corrected for continuity
-    correlation = cross / math.sqrt(product) if product > 1e-9 else 0.0
-    (low, high), (other_low, other_high) = _wilson(one, n), _wilson(other, n)
-
-    def spread(a: float, b: float) -> float:
-        return math.sqrt(max(a**2 - 2 * correlation * a * b + b**2, 0.0))
-
-    value = (one - other) / n
-    return Estimate(value, value - spread(one / n - low, other_high - other / n), value + spread(high - one / n, other / n - other_low), n)
-
-
-def p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided exact sign test of the differences; of outcomes 0 and 1 that is McNemar's exact test."""
-    from scipy.stats import binomtest  # takes a second: not in every worker
-
-    better, worse = (sum(1 for a, b in zip(*pair, strict=True) if a > b + 1e-9) for pair in ((first, second), (second, first)))
-    return float(binomtest(better, better + worse, 0.5).pvalue) if better + worse else 1.0
 
 
 def headline(records: Sequence[Record]) -> str:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 RESAMPLES = 5000
+_Z = 1.959963984540054  # of the standard normal distribution, 97.5 %
+_ALIKE = 1e-9
+"""Worths that differ by less are the same."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,23 @@ class Estimate:
         return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g}, n = {self.n})"
 
 
-def rate(outcomes: Sequence[bool]) -> Estimate:
-    """Share of True with the Wilson score interval (Wilson 1927): right for small n and for shares near 0 or 1."""
-    from scipy.stats import binomtest  # takes a second: not in every worker
+def rate(outcomes: Sequence[float]) -> Estimate:
+    """Share of True with the Wilson score interval (Wilson 1927): right for small n and for shares near 0 or 1.
 
-    n, successes = len(outcomes), int(sum(bool(outcome) for outcome in outcomes))
+    An outcome may also be worth a part, 0..1 (a tie of two answers of which one is right: 1/2). The interval is then a little too wide:
+    such a sum varies less than a count.
+    """
+    return _rate(float(sum(outcomes)), len(outcomes))
+
+
+def _rate(hits: float, n: int) -> Estimate:
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, share=True)
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, share=True)
+    p = hits / n
+    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(max(p * (1 - p), 0.0) / n + _Z**2 / (4 * n**2))
+    low, high = (0.0 if hits <= 0 else middle - half), (1.0 if hits >= n else middle + half)  # to the last bit
+    return Estimate(p, max(0.0, low), min(1.0, high), n, share=True)
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
@@ -98,8 +109,9 @@ class Comparison:
 
     Attributes:
         difference: rate of a - rate of b, with Newcombe's score interval for paired differences.
-        only_a / only_b: items that only one of them did right.
-        p_value: two-sided exact McNemar test (McNemar 1947): under "no difference" only_a is Binomial(only_a + only_b, 1/2).
+        only_a / only_b: items that one of them did better, which of outcomes True and False means that it alone did them right.
+        p_value: two-sided exact sign test, of outcomes True and False McNemar's (1947): under "no difference" only_a is
+            Binomial(only_a + only_b, 1/2).
     """
 
     difference: Estimate
@@ -108,8 +120,8 @@ class Comparison:
     p_value: float
 
 
-def paired(a: Mapping[str, bool], b: Mapping[str, bool]) -> Comparison:
-    """Compare outcomes of the same items.
+def paired(a: Mapping[str, float], b: Mapping[str, float]) -> Comparison:
+    """Compare outcomes of the same items, True and False or worth a part (see `rate`).
 
     Raises:
         ValueError: the ids differ. Select the common ones first, and say so.
@@ -119,25 +131,24 @@ def paired(a: Mapping[str, bool], b: Mapping[str, bool]) -> Comparison:
     if a.keys() != b.keys():
         alone = len(a.keys() - b.keys()), len(b.keys() - a.keys())
         raise ValueError(f"paired outcomes need the same ids: {alone[0]} only in the first, {alone[1]} only in the second")
-    only_a = sum(a[key] and not b[key] for key in a)
-    only_b = sum(b[key] and not a[key] for key in a)
+    only_a, only_b = (sum(first[key] > second[key] + _ALIKE for key in a) for first, second in ((a, b), (b, a)))
     p_value = float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-    both = sum(a[key] and b[key] for key in a)
-    return Comparison(_paired_difference(both, only_a, only_b, len(a) - both - only_a - only_b), only_a, only_b, p_value)
+    both = float(sum(min(a[key], b[key]) for key in a))  # what an item is worth in common
+    return Comparison(_paired_difference(both, float(sum(a.values())), float(sum(b.values())), len(a)), only_a, only_b, p_value)
 
 
-def _paired_difference(both: int, only_a: int, only_b: int, neither: int) -> Estimate:
+def _paired_difference(both: float, hits_a: float, hits_b: float, n: int) -> Estimate:
     """Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635-2650: Wilson's limits of both rates, put together with their
     correlation. Unlike a bootstrap it has a width where all pairs are alike."""
-    n = both + only_a + only_b + neither
     if n == 0:
         return Estimate(math.nan, -1.0, 1.0, 0)
-    first, second = (rate([True] * hits + [False] * (n - hits)) for hits in (both + only_a, both + only_b))
-    product = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    cross = float(both * neither - only_a * only_b)
+    first, second = _rate(hits_a, n), _rate(hits_b, n)
+    only_a, only_b = hits_a - both, hits_b - both
+    product = hits_a * (n - hits_a) * hits_b * (n - hits_b)
+    cross = both * (n - both - only_a - only_b) - only_a * only_b
     if cross > 0:
         cross = max(cross - n / 2, 0.0)  # corrected for continuity
-    correlation = cross / math.sqrt(product) if product else 0.0
+    correlation = cross / math.sqrt(product) if product > _ALIKE else 0.0
 
     def spread(one: float, other: float) -> float:
         return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))

@@ -13,31 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from pcm_ros.benchmarks import maths
 from pcm_ros.benchmarks.commands import app
 from pcm_ros.benchmarks.compare import compare
-from pcm_ros.benchmarks.maths import (
-    MOST_LOTS,
-    Item,
-    bench,
-    difference,
-    is_right,
-    merged,
-    of_samples,
-    p_value,
-    read_items,
-    run_one,
-    samples_for,
-    share,
-    shared,
-    summarise,
-)
+from pcm_ros.benchmarks.maths import bench, run_one, summarise
+from pcm_ros.benchmarks.plain_samples import MOST_LOTS, merged, of_samples, samples_for, shared
+from pcm_ros.benchmarks.word_problems import Item, is_right, read_items
 from pcm_ros.consensus import Batch
-from pcm_ros.evidence import paired, rate
 from pcm_ros.evidence.document import content_digest
 from pcm_ros.evidence.journal import Entry, Journal
 from pcm_ros.tasks.mathematics import assembly
@@ -264,8 +248,8 @@ PROBLEM = Item(QUESTION, Fraction(3), (), (), 5)
 @pytest.mark.parametrize("guess", [1, 6, 15, 1000])
 def test_the_majority_is_of_samples_that_cost_as_much_as_the_consensus(guess: int) -> None:
     """Each sample costs six tokens. What a lot has too many is dropped, what it has too few is drawn behind it."""
-    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3", "#### 4"]}))
-    samples, count = samples_for(PROBLEM, prepared, budget=60, guess=guess)
+    draw = functools.partial(plain, script={"": ["#### 3", "#### 4"]})
+    samples, count = samples_for(PROBLEM, draw, budget=60, guess=guess)
     assert (len(samples), sum(sample.tokens for sample in samples)) == (10, 60)
     assert count >= 10
     votes = {one.text: one.votes for one in merged(samples)}
@@ -273,16 +257,16 @@ def test_the_majority_is_of_samples_that_cost_as_much_as_the_consensus(guess: in
 
 
 def test_a_sample_that_comes_to_no_end_costs_what_it_took() -> None:
-    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3", "x" * 65]}))
-    samples, _ = samples_for(PROBLEM, prepared, budget=350, guess=35)
+    draw = functools.partial(plain, script={"": ["#### 3", "x" * 65]})
+    samples, _ = samples_for(PROBLEM, draw, budget=350, guess=35)
     assert [sample.tokens for sample in samples if sample.solution is None] == [64.0] * 5
     assert 350 <= sum(sample.tokens for sample in samples) < 350 + 64
 
 
 def test_at_least_one_sample_is_drawn_and_never_more_than_some_lots() -> None:
-    prepared: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["#### 3"]}))
-    assert len(samples_for(PROBLEM, prepared, budget=0, guess=0)[0]) == 1
-    silent: Any = SimpleNamespace(plain=functools.partial(plain, script={"": ["\n"]}))
+    draw = functools.partial(plain, script={"": ["#### 3"]})
+    assert len(samples_for(PROBLEM, draw, budget=0, guess=0)[0]) == 1
+    silent = functools.partial(plain, script={"": ["\n"]})
     samples, count = samples_for(PROBLEM, silent, budget=500_000, guess=1)
     assert len(samples) == count == MOST_LOTS * 256
 
@@ -336,32 +320,6 @@ def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"question": "why\u2028so?", "answer": 1}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert [item.question for item in read_items(path, "solve", None, 0).values()] == ["why\u2028so?"]
-
-
-OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
-
-
-@given(OUTCOMES)
-def test_of_outcomes_intervals_and_tests_are_the_known_ones(pairs: list[tuple[bool, bool]]) -> None:
-    first, second = ([float(pair[place]) for pair in pairs] for place in (0, 1))
-    known = paired(*({str(row): pair[place] for row, pair in enumerate(pairs)} for place in (0, 1)))
-    ours = difference(first, second)
-    assert (ours.value, ours.low, ours.high, ours.n) == pytest.approx(
-        (known.difference.value, known.difference.low, known.difference.high, known.difference.n)
-    )
-    assert p_value(first, second) == pytest.approx(known.p_value)
-    exact = rate([pair[0] for pair in pairs])
-    assert (share(first).value, share(first).low, share(first).high) == pytest.approx((exact.value, exact.low, exact.high))
-    assert share(first).share
-
-
-def test_parts_of_problems_have_intervals_too() -> None:
-    half = share([0.5] * 4)
-    assert half.value == 0.5 and half.low < 0.2 and half.high > 0.8
-    same = difference([0.5] * 4, [0.5] * 4)
-    assert same.value == 0 and same.low < -0.1 and same.high > 0.1
-    assert p_value([0.5] * 4, [0.5] * 4) == 1.0
-    assert p_value([1.0] * 6, [0.5] * 6) == pytest.approx(2 / 2**6)
 
 
 def test_runs_can_be_compared_problem_by_problem(model: Path, data: Path, tmp_path: Path) -> None:

@@ -107,6 +107,25 @@ def test_intervals_of_differences_cover_about_as_often_as_they_say() -> None:
     assert 0.92 <= np.mean(covered) <= 0.99
 
 
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_wilson_intervals_are_those_of_scipy(hits: int, misses: int) -> None:
+    if hits + misses:
+        known = binomtest(hits, hits + misses).proportion_ci(0.95, method="wilson")
+        ours = rate([True] * hits + [False] * misses)
+        assert (ours.low, ours.high) == (pytest.approx(float(known.low), abs=1e-12), pytest.approx(float(known.high), abs=1e-12))
+
+
+def test_outcomes_that_are_worth_a_part_have_intervals_and_tests_too() -> None:
+    half = rate([0.5] * 4)
+    assert half.value == 0.5 and half.low < 0.2 and half.high > 0.8 and half.share
+    halves, wholes = ({str(n): worth for n in range(6)} for worth in (0.5, 1.0))
+    same = paired(halves, halves)
+    assert same.difference.value == 0 and same.difference.low < -0.1 and same.difference.high > 0.1
+    assert (same.p_value, same.only_a, same.only_b) == (1.0, 0, 0)
+    better = paired(wholes, halves)
+    assert (better.p_value, better.only_a, better.difference.value) == (pytest.approx(2 / 2**6), 6, 0.5)
+
+
 def test_pairs_need_the_same_items() -> None:
     with pytest.raises(ValueError, match="2 only in the first, 1 only in the second"):
         paired({"1": True, "2": True, "3": False}, {"1": True, "4": True})

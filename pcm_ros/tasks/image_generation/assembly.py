@@ -22,6 +22,7 @@ from pcm_ros.tasks.image_generation.painter import PUSH, Painter, Picture, Progr
 from pcm_ros.tasks.image_generation.prompt import Prompt
 from pcm_ros.tasks.image_generation.readers import KEPT, ReadingExpert, Regions
 from pcm_ros.tasks.image_generation.scorers import ClassifierExpert, RegionClipExpert, SegmenterExpert, TowerClipExpert, classes_of
+from pcm_ros.turns import acquired
 
 Method = Literal["consensus", "gradient", "guidance"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -36,8 +37,6 @@ COUNT_OF: Mapping[str, int] = {"consensus": 8, "gradient": 1, "guidance": 1}
 """Pictures of a prompt by default."""
 WEIGHTS: Mapping[str, float] = {"segmenter": 5.0}
 """Chosen on 126 of the prompts 0 to 142 of seed 5000; 1 for those that are not named. The segmenter alone sees the whole picture."""
-WAITED = 0.2
-"""Seconds after which whoever waits for a turn asks again whether to go on."""
 _loading, _painting = threading.Lock(), threading.Lock()
 
 
@@ -185,16 +184,16 @@ def generate(
 
 
 def _take_turn(start: float, deadline: float | None, cancelled: Callable[[], bool]) -> None:
-    """Acquire `_painting`. Waits in slices: a lock knows no cancellation, and refuses timeouts of more than some decades.
+    """Acquire `_painting`.
 
     Raises:
         Busy: see `generate`.
     """
-    while True:
-        left = math.inf if deadline is None else max(0.0, deadline - (time.monotonic() - start))
-        if _painting.acquire(timeout=min(WAITED, left)):
-            return
+
+    def given_up() -> bool:
         if cancelled():
             raise Busy("cancelled while other pictures were painted")
-        if left <= WAITED:
-            raise Busy(f"the deadline of {deadline:g} s passed while other pictures were painted; remedy: more time, or ask again later")
+        return deadline is not None and time.monotonic() - start >= deadline
+
+    if not acquired(_painting, given_up):
+        raise Busy(f"the deadline of {deadline:g} s passed while other pictures were painted; remedy: more time, or ask again later")

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of, written_number
 from pcm_ros.tasks.mathematics.equations import marked
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
-_FRACTIONS = {
-    "½": "1/2",
-    "⅓": "1/3",
-    "⅔": "2/3",
-    "¼": "1/4",
-    "¾": "3/4",
-    "⅕": "1/5",
-    "⅖": "2/5",
-    "⅗": "3/5",
-    "⅘": "4/5",
-    "⅙": "1/6",
-    "⅚": "5/6",
-    "⅛": "1/8",
-    "⅜": "3/8",
-    "⅝": "5/8",
-    "⅞": "7/8",
-}
-_CHARACTERS = str.maketrans({"–": "-", "−": "-"} | {sign: f" {written}" for sign, written in _FRACTIONS.items()})
+_MINUS = str.maketrans("–−", "--")
+_FRACTION_SIGN = re.compile(r"[¼-¾⅐-⅞]")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
 _GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,])(?=\d{3}(?!\d))")
 """What LaTeX has between thousands: 1{,}200, 1,\\!200, 1\\,200."""
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_SCALED = rf"(?:[ ]+(?:{'|'.join(_SCALES)})\b)?"
+SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+"""Words behind a number that multiply it."""
+_SCALED = rf"(?:[ ]+(?:{'|'.join(SCALES)})\b)?"
 _QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w)|{_SCALED}))"
 _SPACED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w)(?:\.\d+)?"
 _STATED = rf"(?:{_SPACED}|{_QUANTITY})"
@@ -93,17 +79,18 @@ def _few_decimals(number: re.Match[str]) -> str:
 
 def _plain(text: str) -> str:
     """The text with plain signs for minus, and fractions of LaTeX and of one character as 1/2."""
-    return _GROUPED.sub(",", _FRACTION.sub(r" \1/\2", text.translate(_CHARACTERS)))
+    text = _FRACTION_SIGN.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign[0]).replace("\u2044", "/"), text.translate(_MINUS))
+    return _GROUPED.sub(",", _FRACTION.sub(r" \1/\2", text))
 
 
 def _number_text(found: re.Match[str]) -> str:
     """The number that a match of `_NUMBER` or `_LAST` found, as `evaluate` reads it."""
     minus, other, digits = found.groups("")[-3:]
     sign = "-" if minus or other else ""
-    digits, _, scale = digits.replace(",", "").partition(" ") if digits.endswith(tuple(_SCALES)) else (digits.replace(",", ""), "", "")
+    digits, _, scale = digits.replace(",", "").partition(" ") if digits.endswith(tuple(SCALES)) else (digits.replace(",", ""), "", "")
     digits = re.sub(r"\s", "", digits) if re.fullmatch(_SPACED, digits) else re.sub(r" +", " ", digits)
     if scale or "e" in digits.lower():
-        value = Fraction(digits) * _SCALES.get(scale.strip(), 1)
+        value = Fraction(digits) * SCALES.get(scale.strip(), 1)
         digits = str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
     return sign + digits
 

@@ -33,6 +33,7 @@ from pcm_ros.tasks.mathematics.solver import (
     why_it_ended,
 )
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceVerifier
+from pcm_ros.turns import acquired
 
 ADAPTER = WEIGHTS / "maths-adapter.safetensors"
 SENTENCE = WEIGHTS / "maths-sentence-verifier.safetensors"
@@ -191,8 +192,6 @@ def solver(
 class _Turns:
     """Who may use the shared solvers: one at a time, since their generators keep what they read of one problem."""
 
-    _LOOK = 0.05  # seconds between two looks at the deadline and at cancellation
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
@@ -204,15 +203,18 @@ class _Turns:
         Raises:
             RuntimeError: the turn is this thread's own, and it will never come to give it back while it waits here.
         """
-        while not self._lock.acquire(timeout=self._LOOK):
+
+        def given_up() -> bool:
             if self._thread == threading.get_ident():
                 raise RuntimeError(
                     "an earlier `progress` of this thread is not finished, and this call would wait for it for ever; "
                     "remedy: go on to its end, or close it"
                 )
-            if late():
-                yield False
-                return
+            return late()
+
+        if not acquired(self._lock, given_up):
+            yield False
+            return
         try:
             self.used()
             yield True

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pcm_ros.tasks.mathematics.answers import final_answer
+from pcm_ros.tasks.mathematics.answers import SCALES, final_answer
 from pcm_ros.tasks.mathematics.arithmetic import evaluate
 from pcm_ros.tasks.mathematics.equations import equations, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
@@ -26,10 +26,9 @@ _JOINED = re.compile(r"[ -]|[ ]and[ ]|-and-")
 _LONGEST_NUMBER = 30  # characters; what is longer is none that is reckoned with
 _SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
 _CARDINALS = {word: value for value, word in enumerate(_SMALL.split())}
 _CARDINALS |= {word: 10 * (place + 2) for place, word in enumerate(_TENS.split())}
-_CARDINALS |= {"hundred": 100, **_SCALES}
+_CARDINALS |= {"hundred": 100, **SCALES}
 _PARTS = "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 WORDS: dict[str, tuple[Fraction, ...]] = {
     "half": (Fraction(1, 2), Fraction(2)),
@@ -98,10 +97,10 @@ class _Cardinal:
             spaced: whether no hyphen is between them. linked: whether one follows, as in "twenty five-dollar notes", of which there are 20.
         """
         value = _CARDINALS[word]
-        closed = self._last in _SCALES.values()
+        closed = self._last in SCALES.values()
         if value == 0 or self._last == 0:
             fits = False
-        elif value in _SCALES.values():
+        elif value in SCALES.values():
             fits = not closed and value < self._scale
         elif value == 100:
             fits = self._group is not None and self._group < 100 and self._group % 10 != 0
@@ -116,11 +115,11 @@ class _Cardinal:
 
     def after_and(self) -> bool:
         """Whether "and" may come next: two hundred and five, but neither five and six nor twenty and five."""
-        return self._last == 100 or self._last in _SCALES.values()
+        return self._last == 100 or self._last in SCALES.values()
 
     def _take(self, word: str) -> None:
         value = _CARDINALS[word]
-        if value in _SCALES.values():
+        if value in SCALES.values():
             self._total += (1 if self._group is None else self._group) * value
             self._group, self._scale = None, value
         elif value == 100:
@@ -164,7 +163,7 @@ def _numbers(text: str) -> list[tuple[Fraction, ...]]:
         joined = _JOINED.fullmatch(between) is not None
         if word in _CARDINALS:
             linked = text[match.end() : match.end() + 1] == "-" and text[match.end() + 1 : match.end() + 2].isalpha()
-            if digits and between in (" ", "-") and word in ("hundred", *_SCALES):
+            if digits and between in (" ", "-") and word in ("hundred", *SCALES):
                 found[-1], digits = (found[-1][0] * _CARDINALS[word], *found[-1]), False
             elif cardinal and joined and ("and" not in between or cardinal.after_and()) and cardinal.goes_on(word, between != "-", linked):
                 found[-1] = cardinal.values
@@ -287,7 +286,7 @@ def _operands(expression: str) -> _Operands:
 
 def _is_last(answer: Fraction | None, said: str, last: tuple[Fraction, ...]) -> bool:
     """Whether an answer, said in this line, is the last result. last: its readings, of which an answer in per cent is 100."""
-    units = [1, *(100 for sign in ("%", "percent", "per cent") if sign in said), *(size for word, size in _SCALES.items() if word in said)]
+    units = [1, *(100 for sign in ("%", "percent", "per cent") if sign in said), *(size for word, size in SCALES.items() if word in said)]
     return answer is not None and any(answer == value * unit for value in last for unit in units)
 
 

@@ -23,6 +23,7 @@ from pcm_ros.tasks.video_qa.generator import WORDS, AnswerGenerator
 from pcm_ros.tasks.video_qa.proposals import Inquiry, OutOfTime, answers_batch, texts_of
 from pcm_ros.tasks.video_qa.reading import checked_question, normalised, read_question
 from pcm_ros.tasks.video_qa.scorers import FrameScorer
+from pcm_ros.turns import acquired
 
 KEPT_CLIPS = 4
 ROUNDS = 2
@@ -31,8 +32,6 @@ ONE_WORD = ("yes_no", "count", "colour")
 WIDTH = 3
 SHOWN_FRAMES = 3
 RUNNERS_UP = 5
-WAITED = 0.2
-"""Seconds after which whoever waits for a turn asks again whether to go on."""
 NAMES = 2
 """That each thing may have: the second one is right at times when the first is not."""
 
@@ -117,14 +116,14 @@ def _turn(lock: threading.Lock, until: float | None, stop: Callable[[], bool]) -
     Raises:
         OutOfTime: `until` (time.monotonic(); None = never) came before the turn. _Cancelled: `stop` said so.
     """
-    while True:
-        left = WAITED if until is None else min(WAITED, max(0.0, until - time.monotonic()))
-        if lock.acquire(timeout=left):
-            break
+
+    def given_up() -> bool:
         if stop():
             raise _Cancelled("cancelled while others had their turn")
-        if left < WAITED:
-            raise OutOfTime("the deadline came while others had their turn")
+        return until is not None and time.monotonic() >= until
+
+    if not acquired(lock, given_up):
+        raise OutOfTime("the deadline came while others had their turn")
     try:
         yield
     finally:
