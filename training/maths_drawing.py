@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from pcm_ros.models.eight_bit_linear import EightBitLinear
 from pcm_ros.models.language import inverted
 from pcm_ros.tasks.mathematics.equations import calculator
 from pcm_ros.tasks.mathematics.notation import ANSWER
@@ -30,17 +31,31 @@ TOGETHER = 128  # prompts that are read together
 SPARE = 96  # columns beyond the longest text: after so many steps at the least, the cache's content is moved to its beginning
 
 
+Linear = Callable[[Tensor], Tensor]
+
+
+def _linear(layers: Sequence[nn.Linear], largest: Mapping[str, Tensor] | None, name: str) -> Linear:
+    """Layers with the same input as one; name: under which the largest values of that are known."""
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    if largest is None:
+        return lambda x: functional.linear(x, weight)
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    joined.weight.data = weight
+    return EightBitLinear(joined, largest[name])
+
+
 class Decoder:
     """The forward pass of a Llama for drawing, in few large operations: the same numbers as transformers' but for rounding.
 
     Args:
         model: of transformers, on its device, in its type. longest: positions at most.
+        largest: `largest_inputs` of the model on a typical text, to compute in eight-bit integers; None = in its type.
 
     Raises:
         ValueError: another architecture, or layers with biases.
     """
 
-    def __init__(self, model: Any, longest: int) -> None:
+    def __init__(self, model: Any, longest: int, largest: Mapping[str, Tensor] | None = None) -> None:
         config, base = model.config, model.model
         if config.model_type != "llama" or any(name.endswith(".bias") for name, _ in model.named_parameters()):
             raise ValueError(f"the model is a {config.model_type}; allowed: a llama without biases")
@@ -48,19 +63,19 @@ class Decoder:
         self.size = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
         self.epsilon = float(config.rms_norm_eps)
         self.embedding = base.embed_tokens.weight.detach()
-        self.output, self.norm = model.get_output_embeddings().weight.detach(), base.norm.weight.detach()
+        self.output, self.norm = _linear([model.get_output_embeddings()], largest, "lm_head"), base.norm.weight.detach()
         self.layers = []
-        for layer in base.layers:
-            attention, network = layer.self_attn, layer.mlp
-            weights = (
-                layer.input_layernorm.weight,
-                torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
-                attention.o_proj.weight,
-                layer.post_attention_layernorm.weight,
-                torch.cat([network.gate_proj.weight, network.up_proj.weight]),
-                network.down_proj.weight,
+        for number, layer in enumerate(base.layers):
+            attention, network, name = layer.self_attn, layer.mlp, f"model.layers.{number}."
+            parts = (
+                layer.input_layernorm.weight.detach(),
+                _linear([attention.q_proj, attention.k_proj, attention.v_proj], largest, f"{name}self_attn.q_proj"),
+                _linear([attention.o_proj], largest, f"{name}self_attn.o_proj"),
+                layer.post_attention_layernorm.weight.detach(),
+                _linear([network.gate_proj, network.up_proj], largest, f"{name}mlp.gate_proj"),
+                _linear([network.down_proj], largest, f"{name}mlp.down_proj"),
             )
-            self.layers.append(tuple(weight.detach() for weight in weights))
+            self.layers.append(parts)
         self.device, self.dtype = self.embedding.device, self.embedding.dtype
         angles = torch.arange(longest, device=self.device)[:, None].float() * base.rotary_emb.inv_freq.to(self.device).float()
         scaling = float(getattr(base.rotary_emb, "attention_scaling", 1.0))
@@ -76,21 +91,21 @@ class Decoder:
             for _ in self.layers
         ]
 
-    def _projected(self, x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, x: Tensor, weight: Linear, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, C) -> queries (B, T, H, D) and keys (B, T, G, D), turned by their positions, and values (B, T, G, D)."""
         batch, tokens = x.shape[:2]
-        all_heads = functional.linear(x, weight).view(batch, tokens, self.heads + 2 * self.groups, self.size)
+        all_heads = weight(x).view(batch, tokens, self.heads + 2 * self.groups, self.size)
         turned = all_heads[:, :, : self.heads + self.groups]
         turned = torch.addcmul(turned * cosine, turned.roll(self.size // 2, dims=-1), sine)
         return turned[:, :, : self.heads], turned[:, :, self.heads :], all_heads[:, :, self.heads + self.groups :]
 
-    def _network(self, x: Tensor, norm: Tensor, widen: Tensor, narrow: Tensor) -> Tensor:
-        gate, up = functional.linear(functional.rms_norm(x, norm.shape, norm, self.epsilon), widen).chunk(2, dim=-1)
-        return x + functional.linear(functional.silu(gate) * up, narrow)
+    def _network(self, x: Tensor, norm: Tensor, widen: Linear, narrow: Linear) -> Tensor:
+        gate, up = widen(functional.rms_norm(x, norm.shape, norm, self.epsilon)).chunk(2, dim=-1)
+        return x + narrow(functional.silu(gate) * up)
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, C) last states before the last norm -> (B, V) float32."""
-        return functional.linear(functional.rms_norm(x, self.norm.shape, self.norm, self.epsilon), self.output).float()
+        return self.output(functional.rms_norm(x, self.norm.shape, self.norm, self.epsilon)).float()
 
     def read(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read texts padded on the left, (B, L) ids with (B,) lengths: logits (B, V) behind each, keys and values (B, G, L, D) by layer."""
@@ -110,7 +125,7 @@ class Decoder:
             mixed = functional.scaled_dot_product_attention(
                 query.transpose(1, 2), key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1), attn_mask=mask
             )
-            x = x + functional.linear(mixed.transpose(1, 2).reshape(batch, longest, -1), out)
+            x = x + out(mixed.transpose(1, 2).reshape(batch, longest, -1))
             x = self._network(x, norm2, widen, narrow)
         return self.logits(x[:, -1]), kept
 
@@ -135,7 +150,7 @@ class Decoder:
             # the query heads of a group ask the same keys: to the kernel they are tokens, so that no key is copied
             asked = query.reshape(rows, self.groups, repeats, self.size)
             mixed = functional.scaled_dot_product_attention(asked, keys[:, :, first:until], values[:, :, first:until], attn_mask=seen)
-            x = x + functional.linear(mixed.reshape(rows, 1, -1), out)
+            x = x + out(mixed.reshape(rows, 1, -1))
             x = self._network(x, norm2, widen, narrow)
         return self.logits(x[:, 0])
 
@@ -157,7 +172,7 @@ class Drawing:
     Args:
         model: a Llama of transformers without adapters of its own, on its device. rows: solutions that are drawn at the same time.
         most: tokens of a solution. longest: tokens of a prompt.
-        lines: of a solution at most; 1 = the next step is drawn. seed: of the only source of randomness.
+        lines: of a solution at most; 1 = the next step is drawn. seed: of the only source of randomness. largest: see `Decoder`.
 
     Attributes:
         tokens: that were written so far (those of the calculator included). steps: of all rows.
@@ -174,18 +189,19 @@ class Drawing:
         most: int = 320,
         longest: int = 240,
         lines: int = MOST_STEPS + 1,
+        largest: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not (count >= 1 and temperature > 0 and rows >= count and most >= 1):
             raise ValueError(f"count {count}, temperature {temperature}, rows {rows}, most {most}; allowed: >= 1, > 0, >= count, >= 1")
         longest = -(-longest // 8) * 8
         self.columns = -(-(longest + most + SPARE) // 8) * 8
-        self.decoder = Decoder(model, longest + most + SPARE)
+        self.decoder = Decoder(model, longest + most + SPARE, largest)
         self.tokenizer, self.count, self.temperature, self.most, self.longest = tokenizer, count, temperature, most, longest
         self.rows, self.lines = rows // count * count, lines
         self.device = self.decoder.device
         self.random = torch.Generator(self.device).manual_seed(seed)
         pieces = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in range(len(tokenizer))]
-        pieces += [""] * (len(self.decoder.output) - len(pieces))
+        pieces += [""] * (len(self.decoder.embedding) - len(pieces))
         self._pieces = pieces
         self._opens = np.array([piece.endswith("=") for piece in pieces])
         self._breaks = np.array(["\n" in piece for piece in pieces])
@@ -211,7 +227,7 @@ class Drawing:
         # of the device: what is true of each row
         mask = torch.full((rows, 1, 1, self.columns), HIDDEN, dtype=decoder.dtype, device=device)
         positions = torch.zeros(rows, dtype=torch.int64, device=device)
-        logits = torch.zeros(rows, len(decoder.output), device=device)
+        logits = torch.zeros(rows, len(decoder.embedding), device=device)
         # of the processor
         owner = np.full(rows, -1)  # number of the prompt; -1 = the row is free
         first = np.zeros(rows, dtype=np.int64)  # column of its first token

@@ -106,7 +106,7 @@ def language_model(path: Path | None = None, adapter: Path | None = None) -> Lan
 
 @functools.lru_cache(maxsize=4)  # whoever asks for ever new models must not fill the memory
 def _loaded(path: Path, adapter: Path | None) -> LanguageModel:
-    return LanguageModel(path, adapter)
+    return LanguageModel(path, adapter, typical=EXAMPLES)
 
 
 def preamble(adapter: Path | None) -> str:
@@ -129,7 +129,7 @@ def scorers(model: Path | None, adapter: Path | None, sentence: Path | None = No
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
     if hidden is not None:
-        experts.append(HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), hidden))
+        experts.append(HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), hidden, typical=EXAMPLES))
     return experts
 
 

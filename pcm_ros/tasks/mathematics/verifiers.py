@@ -18,7 +18,6 @@ from pcm_ros.consensus import Batch
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable, load_safetensors
 from pcm_ros.models.low_rank import merge_adapter
-from pcm_ros.models.packed_linear import pack_linear_layers
 from pcm_ros.models.sentence import DIMENSIONS, SentenceEncoder
 from pcm_ros.tasks.mathematics.notation import ANSWER, display
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
@@ -38,7 +37,7 @@ class HiddenStateVerifier:
 
     Args:
         model: a model of its own that is not packed yet, into which the weights are merged.
-        weights: adapter and head, made by training/maths_hidden_verifier.py.
+        weights: adapter and head, made by training/maths_hidden_verifier.py. typical: see `LanguageModel.pack`.
 
     Raises:
         ModelUnavailable: the file is missing, damaged, or of another architecture.
@@ -46,11 +45,11 @@ class HiddenStateVerifier:
 
     differentiable = False
 
-    def __init__(self, model: LanguageModel, weights: Path, name: str = "hidden") -> None:
+    def __init__(self, model: LanguageModel, weights: Path, name: str = "hidden", typical: str | None = None) -> None:
         self.name, self.cost = name, 0.03
         self._weight, self._bias = load_head(weights, int(model.model.config.hidden_size))
         merge_adapter(model.model, weights)
-        pack_linear_layers(model.model)
+        model.pack(typical)
         self._read = ReadSolutions(model)
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:
