@@ -199,7 +199,9 @@ def main() -> None:
     seed = mixed_seed(options.seed, parts * len(done) + part)
     lines = 1 if options.next_steps else MOST_STEPS + 1
     most = min(options.most, LONGEST_STEP) if options.next_steps else options.most
-    drawing = Drawing(model, tokenizer, options.count, options.temperature, seed, options.rows, most, max(map(len, prompts)), lines, largest)
+    drawing = Drawing(
+        model, tokenizer, options.count, options.temperature, seed, options.rows, most, max(map(len, prompts)), lines, largest
+    )
     hits: defaultdict[str, list[float]] = defaultdict(list)
     first = shown = time.monotonic()
     count = 0
