@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from pcm_ros.consensus import Batch
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
+from pcm_ros.models.eight_bit_linear import use_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import prompt
@@ -38,7 +39,7 @@ from training.maths_adapter import MICRO, fitting, steps_of_epoch
 from training.maths_labels import Sampled, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
 from training.maths_trees import Padded, Tree, early_ends, padded, sample_branches, trees, trunk_of, verifier_loss
-from training.precision import training_precision
+from training.precision import largest_of, training_precision
 
 LONGEST_TREE = 640  # tokens of a sequence that holds several samples
 
@@ -134,7 +135,11 @@ def main() -> None:
     merge_adapter(model, options.adapter)
     round_weights(model, training_precision(device))
     layers = int(model.config.num_hidden_layers)
-    upper = "|".join(str(layer) for layer in range(max(0, layers - options.layers), layers))
+    frozen = max(0, layers - options.layers)
+    if typical := largest_of(model, tokenizer, device):  # as the product computes them
+        lower = tuple(f"model.layers.{layer}." for layer in range(frozen))
+        use_eight_bits(model, {name: values for name, values in typical.items() if name.startswith(lower)})
+    upper = "|".join(str(layer) for layer in range(frozen, layers))
     add_low_rank(model, options.rank, 2.0 * options.rank, within=rf"\.layers\.({upper})\.")
     model.to(device)
     head = nn.Linear(int(model.config.hidden_size), 1).to(device)

@@ -31,16 +31,15 @@ import torch
 
 from pcm_ros.consensus import mixed_seed
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
-from pcm_ros.models.eight_bit_linear import fast_in_eight_bits, largest_inputs
 from pcm_ros.models.low_rank import merge_adapter
 from pcm_ros.tasks.mathematics.answers import final_answer
 from pcm_ros.tasks.mathematics.arithmetic import evaluate
 from pcm_ros.tasks.mathematics.equations import results_of
-from pcm_ros.tasks.mathematics.notation import ANSWER, EXAMPLES, compact, prompt
+from pcm_ros.tasks.mathematics.notation import ANSWER, compact, prompt
 from training.maths_adapter import HELD_OUT
 from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions
 from training.maths_problems import make_problem
-from training.precision import training_precision
+from training.precision import largest_of, training_precision
 
 NEXT_STEPS = "steps"
 """Ends the source of problems of which the next step was drawn."""
@@ -182,10 +181,7 @@ def main() -> None:
     done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
     merge_adapter(model, options.adapter)
-    largest = None
-    if device.type == "cpu" and training_precision(device) == torch.float32 and fast_in_eight_bits():  # as the product computes it
-        with torch.inference_mode(), largest_inputs(model) as largest:
-            model(torch.tensor([tokenizer(EXAMPLES, add_special_tokens=False)["input_ids"]]))
+    largest = largest_of(model, tokenizer, device)
     round_weights(model, training_precision(device))
     model.to(device)
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]

@@ -1,10 +1,16 @@
-"""What networks are computed in while they are trained: bfloat16 where the device is fast in it, else float32."""
+"""What networks are computed in while they are trained: bfloat16 where the device is fast in it, else float32; what is not trained of the
+language model in eight-bit integers, as the product computes it there."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from pcm_ros.models.eight_bit_linear import fast_in_eight_bits, largest_inputs
 from pcm_ros.models.loading import fast_precision
+from pcm_ros.tasks.mathematics.notation import EXAMPLES
 
 
 def training_precision(device: torch.device) -> torch.dtype:
@@ -15,3 +21,12 @@ def training_precision(device: torch.device) -> torch.dtype:
 def mixed_precision(device: torch.device) -> torch.autocast:
     """The context in which a network with float32 weights is computed."""
     return torch.autocast(device.type, torch.bfloat16, enabled=training_precision(device) == torch.bfloat16)
+
+
+def largest_of(model: Any, tokenizer: Any, device: torch.device) -> dict[str, Tensor] | None:
+    """`largest_inputs` of a language model (float32, on the processor) on worked examples; None where eight-bit integers are not used."""
+    if device.type != "cpu" or training_precision(device) != torch.float32 or not fast_in_eight_bits():
+        return None
+    with torch.inference_mode(), largest_inputs(model) as largest:
+        model(torch.tensor([tokenizer(EXAMPLES, add_special_tokens=False)["input_ids"]]))
+    return largest

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pcm_ros.models.causal_loading import load_causal
+from pcm_ros.models.eight_bit_linear import fast_in_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
@@ -24,11 +25,12 @@ from pcm_ros.tasks.mathematics.reading import FEATURES, structure, usage
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNetwork, SentenceVerifier, sentence_inputs
 from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
-from training.maths_drawing import Drawing
+from training.maths_drawing import Decoder, Drawing
 from training.maths_hidden_verifier import judgements
 from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, shares_right, stopped
 from training.maths_samples import Labelled, begun, problems, right, right_step
 from training.maths_trees import padded, sample_branches, trees, trunk_of
+from training.precision import largest_of
 
 QUESTION = next(iter(KNOWN))
 TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
@@ -246,6 +248,18 @@ def test_next_steps_are_single_lines(tiny_folder: Path) -> None:
     assert any("\n" in text for text in drawn(11))
     assert len(drawn(1)) == 32
     assert not any("\n" in text for text in drawn(1))
+
+
+@pytest.mark.skipif(not fast_in_eight_bits(), reason="the processor has no VNNI: eight-bit integers are not used on it")
+def test_drawing_in_eight_bits_is_nearly_the_same(tiny_folder: Path) -> None:
+    model, tokenizer = load_causal(tiny_folder, torch.float32)
+    ids = torch.tensor([tokenizer(QUESTION, add_special_tokens=False)["input_ids"]])
+    lengths = torch.tensor([ids.shape[1]])
+    with torch.inference_mode():
+        exact, _ = Decoder(model, 300).read(ids, lengths)
+        rounded, _ = Decoder(model, 300, largest_of(model, tokenizer, torch.device("cpu"))).read(ids, lengths)
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).std() < 0.25 * exact.std()  # random weights multiply the hundredth of each layer
 
 
 def test_a_problem_is_begun_with_whole_steps_of_the_worked_solution() -> None:
