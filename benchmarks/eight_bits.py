@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from pcm_ros.benchmarks.word_problems import SOURCES
 from pcm_ros.evidence import mean, ratio
 from pcm_ros.models.eight_bit_linear import fast_in_eight_bits
 from pcm_ros.models.language import LanguageModel
@@ -24,10 +25,10 @@ from pcm_ros.tasks.mathematics.notation import EXAMPLES, compact, prompt
 ROWS, TOKENS, TURNS = 20, 24, 4  # lines that are written at the same time, their length, and how often each model writes them
 
 
-def likelihoods(model: LanguageModel, question: str, solution: str) -> list[float]:
-    """Of each token of the solution, nats."""
-    _, found = model.feed(model.read([model.encode(prompt(question))]), [0], [model.encode(solution)])
-    return list(found[0])
+def nats_per_token(model: LanguageModel, question: str, solution: str) -> float:
+    """Minus the mean log-likelihood of the solution's tokens."""
+    _, (found,) = model.feed(model.read([model.encode(prompt(question))]), [0], [model.encode(solution)])
+    return -sum(found) / len(found)
 
 
 def writing_seconds(model: LanguageModel, question: str, seed: int) -> float:
@@ -47,6 +48,10 @@ def main() -> int:
     if not fast_in_eight_bits():
         print("error: this processor has no VNNI, so eight-bit integers are not used on it", file=sys.stderr)
         return 2
+    if not options.data.is_file():
+        parser.error(f"--data: '{options.data}' does not exist; {SOURCES}")
+    if options.limit < 2:
+        parser.error(f"--limit is {options.limit}; allowed: >= 2")
     lines = [json.loads(line) for line in options.data.read_text().splitlines()][-options.limit :]
     set_threads()
     adapter = shipped_adapter()
@@ -55,7 +60,7 @@ def main() -> int:
     figures: dict[str, list[float]] = {"exact": [], "rounded": []}
     for number, line in enumerate(lines, start=1):
         for name, model in (("exact", exact), ("rounded", rounded)):
-            figures[name] += [-one for one in likelihoods(model, line["question"], compact(line["answer"]))]
+            figures[name].append(nats_per_token(model, line["question"], compact(line["answer"])))
         print(f"\r{number} of {len(lines)} problems", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     pairs = [

@@ -31,7 +31,7 @@ from pcm_ros.models.causal_loading import embedded_language_model, load_causal, 
 from pcm_ros.models.eight_bit_linear import use_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
-from pcm_ros.tasks.mathematics.notation import prompt
+from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
@@ -88,7 +88,7 @@ def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], enco
 
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
     """Figures on held-out problems, by the scorer that the product uses."""
-    scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), weights)
+    scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), weights, typical=EXAMPLES)
     energies: dict[tuple[int, str], float] = {}
     for problem in problems:
         texts = [text for text, _, _ in problem.samples]
