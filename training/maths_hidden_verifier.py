@@ -26,17 +26,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pcm_ros.consensus import Batch
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.eight_bit_linear import use_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
-from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
 from training.maths_adapter import MICRO, fitting, steps_of_epoch
-from training.maths_labels import Sampled, held_out_figures, sampled
+from training.maths_labels import Sampled, energies_by, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
 from training.maths_trees import Padded, Tree, early_ends, padded, sample_branches, trees, trunk_of, verifier_loss
 from training.precision import largest_of, training_precision
@@ -89,14 +87,7 @@ def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], enco
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
     """Figures on held-out problems, by the scorer that the product uses."""
     scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), weights, typical=EXAMPLES)
-    energies: dict[tuple[int, str], float] = {}
-    for problem in problems:
-        texts = [text for text, _, _ in problem.samples]
-        count = len(texts)
-        batch: Batch = solutions_batch([problem.before + text for text in texts], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
-        found = scorer.energy(batch, Problem(" ".join(problem.question.split()))).tolist()
-        energies |= {(problem.number, text): energy for text, energy in zip(texts, found, strict=True)}
-    return held_out_figures(energies, problems)
+    return held_out_figures(energies_by(scorer, problems), problems)
 
 
 def main() -> None:

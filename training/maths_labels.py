@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, unique
 
+from pcm_ros.consensus import Batch, Scorer
 from pcm_ros.tasks.mathematics.arithmetic import written_number
 from pcm_ros.tasks.mathematics.equations import results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER
+from pcm_ros.tasks.mathematics.proposals import Problem, solutions_batch
 from training.maths_samples import NEXT_STEPS, right
 
 
@@ -155,6 +157,18 @@ def area_under_curve(scores: Sequence[float], labels: Sequence[bool]) -> float:
         return float("nan")
     ranks = rankdata(np.asarray(scores))
     return float((ranks[truth].sum() - good * (good + 1) / 2) / (good * bad))
+
+
+def energies_by(scorer: Scorer, problems: Sequence[Sampled]) -> dict[tuple[int, str], float]:
+    """What a scorer of the product says of the samples, by problem and text."""
+    energies: dict[tuple[int, str], float] = {}
+    for problem in problems:
+        texts = [text for text, _, _ in problem.samples]
+        count = len(texts)
+        batch: Batch = solutions_batch([problem.before + text for text in texts], [True] * count, [1.0] * count, [0.0] * count, [0] * count)
+        found = scorer.energy(batch, Problem(" ".join(problem.question.split()))).tolist()
+        energies |= {(problem.number, text): energy for text, energy in zip(texts, found, strict=True)}
+    return energies
 
 
 def held_out_figures(energies: dict[tuple[int, str], float], problems: Sequence[Sampled]) -> dict[str, float]:
