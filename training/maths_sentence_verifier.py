@@ -27,7 +27,8 @@ from training.card import write_card
 from training.maths_labels import Sampled, beginnings, held_out_figures, ranking_loss, sampled
 
 DATA = (
-    "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones."
+    "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones, "
+    "and GSM8K's solutions beside copies in which one step is wrong."
 )
 LIMITS = "Word problems like GSM8K's. It compares topics and counts; it does no sums and does not tell who gives whom."
 
