@@ -110,12 +110,16 @@ def show(solution: Solution, console: Console) -> None:
         console.print(Text.assemble(("answer: ", "bold"), (solution.answer, "bold green"), _why(solution)))
     names = sorted({name for step in solution.steps for name in step.energies})
     if solution.steps:
-        table = Table("step", *names, title="energy of the solution up to each step, by scorer (lower is better)", title_justify="left")
+        numbers = [str(number) for number in range(1, len(solution.steps) + 1)]
+        for number, step in zip(numbers, solution.steps, strict=True):
+            console.print(Text(f"{number:>3}  {printable(step.text)}"))
+        table = Table("scorer", *numbers, title="energy of the solution up to each step (lower is better)", title_justify="left")
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
-        for step in solution.steps:
-            table.add_row(Text(printable(step.text)), *(_number(step.energies, name) for name in names))
-        console.print(table)
+        for name in names:
+            table.add_row(name, *(_number(step.energies, name) for step in solution.steps))
+        if names:
+            console.print(table)
     if solution.runners_up:
         table = Table("other answer", "energy", "solution", title=f"runners-up (chosen: energy {solution.total:.2f})", title_justify="left")
         for candidate in solution.runners_up[:5]:
