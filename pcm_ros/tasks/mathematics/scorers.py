@@ -237,6 +237,7 @@ class Reproduction:
 
     name, cost, differentiable = "reproduction", 0.05, False
     _ROWS = 64  # drawn at a time
+    _TEXTS = 16  # whose beginnings are kept in memory, all of them, so that few draws wait for the longest line
 
     def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 64, preamble: str = "") -> None:
         self._model, self._draws, self._temperature, self._longest = model, draws, temperature, longest
@@ -259,28 +260,28 @@ class Reproduction:
     def _reproduced(self, problem: Problem, texts: list[str]) -> list[tuple[float, float]]:
         """For each text: the sum of the shares of its lines, and how many lines have one; NaN for a text that is too long to be read."""
         rng = torch.Generator().manual_seed(0)
-        split = [text.splitlines(keepends=True) for text in texts]
-        found = [(0.0, 0.0) for _ in texts]
-        for depth in range(max(map(len, split), default=0)):
-            starts = {
-                row: "".join(lines[:depth]) for row, lines in enumerate(split) if len(lines) > depth and not math.isnan(found[row][0])
+        drawn: dict[str, Counter[Outcome | None]] = {}
+        found: list[tuple[float, float]] = []
+        for first in range(0, len(texts), self._TEXTS):
+            lines = [text.splitlines(keepends=True) for text in texts[first : first + self._TEXTS]]
+            starts = [["".join(part[:depth]) for depth in range(len(part))] for part in lines]
+            begun = sorted({start for part in starts for start in part})
+            room = {
+                start: place[:2]
+                for start, place in zip(begun, self._read(problem, begun), strict=True)
+                if place is not None and int(place[0].lengths[place[1]]) + self._longest < self._model.context
             }
-            begun = sorted(set(starts.values()))
-            if not begun:
-                break
-            places = dict(zip(begun, self._read(problem, begun), strict=True))
-            before: dict[int, str] = {}
-            room: dict[str, tuple[Branches, int]] = {}
-            for row, start in starts.items():
-                place = places[start]
-                if place is None or int(place[0].lengths[place[1]]) + self._longest >= self._model.context:
-                    found[row] = (math.nan, math.nan)
-                elif outcome(split[row][depth].strip()) is not None:
-                    before[row], room[start] = start, place[:2]
-            drawn = self._draw(problem, room, rng)
-            for row, start in before.items():
-                share, lines_judged = found[row]
-                found[row] = (share + drawn[start][outcome(split[row][depth].strip())] / self._draws, lines_judged + 1)
+            known = [
+                [(start, comes_to) for start, line in zip(*pair, strict=True) if (comes_to := outcome(line.strip())) is not None]
+                for pair in zip(starts, lines, strict=True)
+            ]
+            readable = [all(start in room for start in part) for part in starts]
+            asked = {start for part, fits in zip(known, readable, strict=True) if fits for start, _ in part}
+            drawn |= self._draw(problem, {start: room[start] for start in sorted(asked - drawn.keys())}, rng)
+            found += [
+                (sum(drawn[start][comes_to] for start, comes_to in part) / self._draws, len(part)) if fits else (math.nan, math.nan)
+                for part, fits in zip(known, readable, strict=True)
+            ]
         return found
 
     def _draw(self, problem: Problem, places: dict[str, tuple[Branches, int]], rng: torch.Generator) -> dict[str, Counter[Outcome | None]]:
