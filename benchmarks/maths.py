@@ -50,9 +50,9 @@ class _Prepared:
         if self.mode == "select":
             # no generator made the given solutions: it has nothing to say, and is never asked
             asked = [expert for expert in experts if expert.name != "generator"]
-            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked, assembly.expert_weights(weights, asked))
+            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked, assembly.expert_weighing(weights, asked))
             return
-        counts = assembly.expert_weights(weights, experts)
+        counts = assembly.expert_weighing(weights, experts)
         count, heat = self.beam * self.proposals, config["temperature"]
         self._make = functools.partial(StepGenerator, self.generating, preamble=self.preamble, temperature=heat)
         greedy = StepGenerator(self.generating, 1, 1, preamble=self.preamble, temperature=0, stop_here=False)

@@ -5,9 +5,11 @@
 Copied to pcm_ros/models/weights/maths-weights.json, they are what the solver and `pcm bench maths` count the experts with.
 
 A conditional logit (McFadden, "Conditional logit analysis of qualitative choice behavior", 1974) on what `maths_candidates.py` drew: the
-probability of a solution is softmax(-sum_s w_s z_s) over those of its problem, z_s = the expert's energies in z-scores as the ensemble
-adds them up, and the right ones shall have all of it. Weights are >= 0, and a penalty draws them to 1, the plain sum: its strength, and
-what the fit is worth, is found by leaving out a fifth of the problems in turn.
+probability of a solution is softmax(-sum_s w_s e_s) over those of its problem, and the right ones shall have all of it. e_s are the
+expert's energies, either in z-scores among the solutions of a problem, or as they are, in units of their usual spread within a problem:
+then an expert to whom all solutions of a problem are nearly the same has nearly no say there. Weights are >= 0, and a penalty draws them
+to 1. Which of the two, and how strong the penalty, is found by leaving out a fifth of the problems in turn: what makes their right
+solutions likeliest. The same tells what the fit is worth.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcm_ros.consensus.energies import normalised
+from pcm_ros.consensus.energies import Normalise, normalised
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
@@ -30,7 +32,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """Solutions of one problem: z-scored energies (K, S) float64, and which are right (K,) bool."""
+    """Solutions of one problem: scaled energies (K, S) float64, and which are right (K,) bool."""
 
     scores: Tensor
     right: Tensor
@@ -41,14 +43,18 @@ class Choice:
         return bool(self.right.any()) and not bool(self.right.all())
 
 
-def choices(path: Path) -> tuple[tuple[str, ...], list[Choice]]:
-    """The names of the experts, and the problems of a file of `maths_candidates.py` that have a solution.
+def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...], Tensor, list[Choice]]:
+    """The problems of a file of `maths_candidates.py` that have a solution.
+
+    Returns:
+        The names of the experts; (S,) float64 units, in which their energies are given; the problems. The units of z-scores are 1; those of
+        energies as they are: the root of their mean variance within a problem, or 1 where that is nothing.
 
     Raises:
         ValueError: an expert is missing somewhere: it was left out while they were drawn.
     """
     names: tuple[str, ...] = ()
-    found = []
+    found: list[tuple[Tensor, Tensor]] = []
     for line in path.read_text().splitlines():
         entry = json.loads(line)
         candidates = entry["candidates"]
@@ -58,9 +64,13 @@ def choices(path: Path) -> tuple[tuple[str, ...], list[Choice]]:
         if wrong := [sorted(each["energies"]) for each in candidates if set(each["energies"]) != set(names)]:
             raise ValueError(f"{entry['source']} {entry['index']} has energies of {wrong[0]}; the others have {list(names)}")
         energies = torch.tensor([[each["energies"][name] for name in names] for each in candidates], dtype=torch.float64)
-        scores = torch.stack([normalised(column, "zscore") for column in energies.T], dim=1)
-        found.append(Choice(scores, torch.tensor([each["right"] for each in candidates])))
-    return names, found
+        scores = torch.stack([normalised(column, normalise) for column in energies.T], dim=1)
+        found.append((scores, torch.tensor([each["right"] for each in candidates])))
+    units = torch.ones(len(names), dtype=torch.float64)
+    if normalise == "none":
+        spread = torch.stack([scores.var(dim=0, correction=0) for scores, _ in found if len(scores) > 1]).mean(dim=0).sqrt()
+        units = torch.where(spread > 1e-9, spread, units)
+    return names, units, [Choice(scores / units, right) for scores, right in found]
 
 
 def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
@@ -90,6 +100,12 @@ def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
     return raw.detach().abs()
 
 
+def surprise(problem: Choice, weights: Tensor) -> float:
+    """-log of the probability of the right solutions, nats."""
+    odds = -(problem.scores @ weights)
+    return float(odds.logsumexp(0) - odds[problem.right].logsumexp(0))
+
+
 def chosen(problem: Choice, weights: Tensor) -> float:
     """Whether the solution of least energy is right; ties are shared."""
     totals = problem.scores @ weights
@@ -98,16 +114,25 @@ def chosen(problem: Choice, weights: Tensor) -> float:
 
 
 def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float, seed: int = 0) -> dict[str, float]:
-    """Share of problems whose chosen solution is right: of each expert alone, of the plain sum, and of weights fitted to other problems."""
+    """Share of problems whose chosen solution is right: of each expert alone, of the plain sum, and of weights fitted to other problems.
+
+    Also "nats": -log of the probability that the latter give the right solutions, mean of the problems with right and wrong ones.
+    """
     fold = np.random.default_rng(seed).permutation(len(problems)) % FOLDS
     alone = dict(zip(names, torch.eye(len(names), dtype=torch.float64), strict=True))
     ways = alone | {"sum": torch.ones(len(names), dtype=torch.float64)}
     figures = {name: float(np.mean([chosen(problem, weights) for problem in problems])) for name, weights in ways.items()}
-    right = []
+    right, nats = [], []
     for number in range(FOLDS):
         weights = fitted([problem for problem, part in zip(problems, fold, strict=True) if part != number], penalty)
-        right += [chosen(problem, weights) for problem, part in zip(problems, fold, strict=True) if part == number]
-    return figures | {"fitted": float(np.mean(right)), "any": float(np.mean([bool(problem.right.any()) for problem in problems]))}
+        left_out = [problem for problem, part in zip(problems, fold, strict=True) if part == number]
+        right += [chosen(problem, weights) for problem in left_out]
+        nats += [surprise(problem, weights) for problem in left_out if problem.informative]
+    return figures | {
+        "fitted": float(np.mean(right)),
+        "nats": float(np.mean(nats)),
+        "any": float(np.mean([bool(problem.right.any()) for problem in problems])),
+    }
 
 
 def main() -> None:
@@ -115,16 +140,21 @@ def main() -> None:
     parser.add_argument("--candidates", type=Path, required=True, help="made by training/maths_candidates.py")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    names, problems = choices(options.candidates)
-    figures = {penalty: worth(names, problems, penalty) for penalty in PENALTIES}
-    penalty = max(PENALTIES, key=lambda each: figures[each]["fitted"])
-    weights = dict(zip(names, (round(value, 4) for value in fitted(problems, penalty).tolist()), strict=True))
+    ways: tuple[Normalise, ...] = ("none", "zscore")
+    tried = {way: choices(options.candidates, way) for way in ways}
+    figures = {(way, penalty): worth(names, problems, penalty) for way, (names, _, problems) in tried.items() for penalty in PENALTIES}
+    for (way, penalty), found in figures.items():
+        print(f"{way:7} penalty {penalty:<6} " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+    way, penalty = min(figures, key=lambda each: figures[each]["nats"])
+    names, units, problems = tried[way]
+    weights = dict(zip(names, (round(value, 4) for value in (fitted(problems, penalty) / units).tolist()), strict=True))
     made = {
         "weights": weights,
+        "normalise": way,
         "penalty": penalty,
         "problems": len(problems),
         "informative": sum(problem.informative for problem in problems),
-        "cross_validated": {name: round(value, 4) for name, value in figures[penalty].items()},
+        "cross_validated": {name: round(value, 4) for name, value in figures[way, penalty].items()},
     }
     options.out.write_text(json.dumps(made, indent=2) + "\n")
     print(json.dumps(made, indent=2))

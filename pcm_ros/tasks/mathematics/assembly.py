@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pcm_ros.consensus import Scorer
+from pcm_ros.consensus.energies import NORMALISATIONS
 from pcm_ros.models.causal_loading import embedded_language_model
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
@@ -27,6 +28,7 @@ from pcm_ros.tasks.mathematics.solver import (
     Ranking,
     Solution,
     Solver,
+    Weighing,
     check_limits,
     checked_question,
     unsolved,
@@ -72,17 +74,18 @@ def shipped_weights(adapter: Path | None) -> Path | None:
     return FITTED if adapter is not None and adapter == shipped_adapter() and FITTED.is_file() else None
 
 
-def expert_weights(path: Path | None, experts: Sequence[Scorer]) -> dict[str, float]:
-    """The weights of these experts that a file of training/maths_weights.py holds; experts that it leaves out count once. None: no file.
+def expert_weighing(path: Path | None, experts: Sequence[Scorer]) -> Weighing:
+    """What a file of training/maths_weights.py says of these experts; those that it leaves out count once. None: no file, see `Weighing`.
 
     Raises:
         ModelUnavailable: it is no such file, names an expert that does not exist, or has a weight that is not a finite number >= 0.
     """
     if path is None:
-        return {}
+        return Weighing()
     remedy = "remedy: a file made by training/maths_weights.py, or none"
     try:
-        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        weights, normalise = content["weights"], content.get("normalise", "zscore")
         wrong = {
             name: value
             for name, value in weights.items()
@@ -92,10 +95,12 @@ def expert_weights(path: Path | None, experts: Sequence[Scorer]) -> dict[str, fl
         raise ModelUnavailable(f"'{path}' holds no weights of experts ({error!r}); {remedy}") from error
     if wrong:
         raise ModelUnavailable(f"'{path}' has the weights {wrong}; allowed: finite numbers >= 0 for {', '.join(EXPERTS)}; {remedy}")
+    if normalise not in NORMALISATIONS:
+        raise ModelUnavailable(f"'{path}' has normalise '{normalise}'; allowed: {', '.join(NORMALISATIONS)}; {remedy}")
     names = [expert.name for expert in experts]
     if all(weights.get(name, 1.0) == 0 for name in names):
         raise ModelUnavailable(f"'{path}' leaves none of {', '.join(names)} a weight above 0; {remedy}")
-    return {name: float(weights[name]) for name in names if name in weights}
+    return Weighing({name: float(weights[name]) for name in names if name in weights}, normalise)
 
 
 def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:
@@ -156,7 +161,7 @@ def solver(
         adapter: merged into the model; None = none: the model then works from worked examples in the prompt. See `shipped_adapter`.
         stop_here, calculate: see `StepGenerator`.
         sentence, hidden: weights of the trained verifiers; None = the ensemble does without. hidden belongs to the adapter.
-        weights: file of the experts' weights, see `expert_weights`; None = each counts once.
+        weights: file of the experts' weights, see `expert_weighing`; None = each counts once.
 
     Raises:
         ModelUnavailable: a model or the adapter is missing or damaged.
@@ -186,7 +191,7 @@ def solver(
         generating, count, proposals, temperature=temperature, stop_here=stop_here, calculate=calculate, preamble=examples
     )
     experts = scorers(model, adapter, sentence, hidden)
-    return Solver(generator, experts, expert_weights(weights, experts), width=beam)
+    return Solver(generator, experts, expert_weighing(weights, experts), width=beam)
 
 
 class _Turns:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
+from pcm_ros.consensus.energies import Normalise
 from pcm_ros.tasks.mathematics.answers import final_answer, in_notation
 from pcm_ros.tasks.mathematics.arithmetic import written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
@@ -145,6 +146,20 @@ def unsolved(question: str, reason: str, seconds: float, steps: tuple[Step, ...]
     return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, False, reason, tokens, seconds)
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """How energies of the experts are added up.
+
+    Attributes:
+        weights: name -> weight >= 0, default 1.
+        normalise: "zscore": in standard deviations among the proposals of a round, which needs no weights. "none": as they are; a small
+            difference then is a small one, and weights have to bring the experts to one scale.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    normalise: Normalise = "zscore"
+
+
 class _Given:
     """A generator that proposes what it was given."""
 
@@ -186,7 +201,7 @@ class Solver:
 
     Args:
         generator: proposes steps; it keeps what it read of one question, so one problem is solved at a time.
-        scorers: the experts. weights: name -> weight, default 1.
+        scorers: the experts. weighing: how much each counts, and what is added up.
         width: beams. distinct: whether equal beams are one.
     """
 
@@ -194,12 +209,13 @@ class Solver:
         self,
         generator: StepGenerator,
         scorers: Sequence[Scorer],
-        weights: Mapping[str, float] | None = None,
+        weighing: Weighing | None = None,
         width: int = 5,
         distinct: bool = True,
     ) -> None:
         self.generator = generator
-        self.ensemble = Ensemble(scorers, weights, normalise="zscore", quorum=1)
+        weighing = weighing or Weighing()
+        self.ensemble = Ensemble(scorers, weighing.weights, normalise=weighing.normalise, quorum=1)
         self.beam = Beam(width, distinct=distinct)
 
     def solve(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int | None = None) -> Solution:

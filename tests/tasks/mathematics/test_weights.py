@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic
 from pcm_ros.tasks.mathematics.solver import Solver
 from tests.tasks.mathematics.conftest import KNOWN
+from training import maths_weights
 from training.maths_candidates import candidate_solver, line_of
 from training.maths_samples import Labelled, whole_lines
 from training.maths_weights import Choice, choices, fitted, worth
@@ -48,6 +50,37 @@ def test_what_is_fitted_is_measured_on_other_problems() -> None:
     assert figures["fitted"] >= figures["much"] - 0.03
     assert figures["fitted"] > figures["sum"] > figures["contrary"]
     assert figures["any"] > figures["fitted"]
+    assert figures["nats"] < worth(("much", "little", "contrary"), made_up(200), 1e3)["nats"], "the plain sum"
+
+
+def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path) -> None:
+    """Two experts say the same in other units, a third says nothing: the file's weights bring them to one scale."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(60):
+        right = rng.random(6) < 0.4
+        energies = np.where(right, 0.0, 2.0) + rng.normal(size=6)
+        each = [
+            {"right": bool(good), "energies": {"agreement": value, "hidden": 10 * value, "numbers": 0.0}}
+            for good, value in zip(right, energies.tolist(), strict=True)
+        ]
+        lines.append({"source": "gsm8k", "index": number, "candidates": each})
+    path, out = tmp_path / "candidates.jsonl", tmp_path / "maths-weights.json"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    _, units, problems = choices(path, "none")
+    assert units[1] == pytest.approx(10 * float(units[0]))
+    assert units[2] == 1
+    assert problems[0].scores[:, 0].tolist() == pytest.approx(problems[0].scores[:, 1].tolist())
+    arguments = ["x", "--candidates", str(path), "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", arguments)
+        maths_weights.main()
+    made = json.loads(out.read_text())
+    assert made["normalise"] == "none", "the size of a difference says how sure the expert is"
+    assert made["weights"]["agreement"] == pytest.approx(10 * made["weights"]["hidden"], rel=0.01)
+    weighing = assembly.expert_weighing(out, [Agreement()])
+    assert weighing.normalise == "none"
+    assert dict(weighing.weights) == {"agreement": made["weights"]["agreement"]}
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
@@ -73,7 +106,8 @@ def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: 
     solver.close()
     path = tmp_path / "candidates.jsonl"
     path.write_text(json.dumps(line_of(Labelled("gsm8k", 0, QUESTION, ANSWER, True), found)) + "\n")
-    names, problems = choices(path)
+    names, units, problems = choices(path)
+    assert units.tolist() == [1.0] * 6
     assert names == ("agreement", "arithmetic", "generator", "likelihood", "numbers", "reproduction")
     (problem,) = problems
     assert problem.scores.shape == (len(problem.right), 6)
@@ -119,6 +153,8 @@ def test_weights_that_come_with_the_package_count(tiny_folder: Path, tmp_path: P
         ('{"weights": {"arithmetic": Infinity}}', "'arithmetic': inf"),
         ('{"weights": {"arithmetic": true}}', "'arithmetic': True"),
         ('{"weights": {"oracle": 1}}', "'oracle': 1"),
+        ('{"weights": {"arithmetic": 1}, "normalise": "softmax"}', "normalise 'softmax'; allowed: none, zscore, rank"),
+        ('{"weights": {"arithmetic": 1}, "normalise": []}', "normalise"),
         ('{"weights": {"arithmetic": 0, "agreement": 0}}', "leaves none of arithmetic, agreement a weight above 0"),
     ],
 )
@@ -126,7 +162,7 @@ def test_files_that_are_no_weights(tmp_path: Path, content: str, why: str) -> No
     path = tmp_path / "maths-weights.json"
     path.write_text(content)
     with pytest.raises(ModelUnavailable, match=rf"{why}.*remedy: a file made by training/maths_weights.py"):
-        assembly.expert_weights(path, [Arithmetic(), Agreement()])
+        assembly.expert_weighing(path, [Arithmetic(), Agreement()])
 
 
 def test_the_names_of_all_experts_are_known(tiny_folder: Path) -> None:
