@@ -7,6 +7,7 @@ beginning all of whose results are among that solution's counts as right: it is 
 from __future__ import annotations
 
 import json
+import lzma
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,10 +68,14 @@ class Sampled:
 
 
 def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
-    """The problems of files of `maths_samples.py`; worked: GSM8K's train.jsonl, which has a solution of each of its problems."""
+    """The problems of files of `maths_samples.py`, plain or compressed (.xz).
+
+    Args:
+        worked: GSM8K's train.jsonl, which has a solution of each of its problems.
+    """
     found = []
     solutions = [] if worked is None else [json.loads(line)["answer"] for line in worked.read_text().splitlines()]
-    for number, line in enumerate(line for path in paths for line in path.read_text().splitlines()):
+    for number, line in enumerate(line for path in paths for line in _text(path).splitlines()):
         entry = json.loads(line)
         ends = entry["source"].endswith(NEXT_STEPS)  # solutions go on behind them, in a line of its own
         samples = tuple(
@@ -85,6 +90,10 @@ def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
         before = entry.get("before", "")
         found.append(Sampled(number, entry["source"], entry["question"], entry["answer"], entry["held_out"], samples, before, results))
     return found
+
+
+def _text(path: Path) -> str:
+    return lzma.decompress(path.read_bytes()).decode() if path.suffix == ".xz" else path.read_text()
 
 
 def complete(text: str) -> bool:

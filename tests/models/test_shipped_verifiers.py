@@ -1,15 +1,11 @@
 """The shipped verifiers do what their cards say, on samples of problems that neither they nor the generator learnt from.
 
-`maths_held_out.jsonl.gz` holds those of GSM8K's last 300 training problems whose samples are right and wrong, as the shipped generator drew
-them; made from the samples of which docs/models.md speaks:
-
-    jq -c 'select(.held_out and .source == "gsm8k" and ([.samples[].right] | unique | length == 2))' SAMPLES |
-        gzip -9n > maths_held_out.jsonl.gz
+They are measured where there is something to tell: on those of GSM8K's last 300 training problems of which the shipped generator drew right
+and wrong samples (`training/maths_samples.jsonl.xz`).
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 
@@ -21,14 +17,13 @@ from pcm_ros.tasks.mathematics.verifiers import SentenceVerifier
 from training.maths_hidden_verifier import evaluated
 from training.maths_labels import Sampled, energies_by, held_out_figures, sampled
 
-SAMPLES = Path(__file__).parent / "maths_held_out.jsonl.gz"
+SAMPLES = Path(__file__).parents[2] / "training" / "maths_samples.jsonl.xz"
 
 
 @pytest.fixture(scope="module")
-def problems(tmp_path_factory: pytest.TempPathFactory) -> list[Sampled]:
-    plain = tmp_path_factory.mktemp("samples") / "held_out.jsonl"
-    plain.write_bytes(gzip.decompress(SAMPLES.read_bytes()))
-    return sampled([plain])
+def problems() -> list[Sampled]:
+    held_out = [problem for problem in sampled([SAMPLES]) if problem.held_out and problem.source == "gsm8k"]
+    return [problem for problem in held_out if len({right for _, _, right in problem.samples}) == 2]
 
 
 def promised(weights: Path) -> float:
