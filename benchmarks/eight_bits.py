@@ -18,7 +18,7 @@ from pcm_ros.benchmarks.word_problems import SOURCES
 from pcm_ros.evidence import mean, ratio
 from pcm_ros.models.eight_bit_linear import fast_in_eight_bits
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.models.loading import set_threads
+from pcm_ros.models.loading import fast_precision, set_threads
 from pcm_ros.tasks.mathematics.assembly import shipped_adapter
 from pcm_ros.tasks.mathematics.notation import EXAMPLES, compact, prompt
 
@@ -52,6 +52,8 @@ def main() -> int:
         parser.error(f"--data: '{options.data}' does not exist; {SOURCES}")
     if options.limit < 2:
         parser.error(f"--limit is {options.limit}; allowed: >= 2")
+    if fast_precision() != torch.float32:
+        print("note: this processor is fast in bfloat16: the product computes in that on it, in neither of these two", file=sys.stderr)
     lines = [json.loads(line) for line in options.data.read_text().splitlines()][-options.limit :]
     set_threads()
     adapter = shipped_adapter()

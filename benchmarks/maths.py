@@ -52,13 +52,13 @@ class _Prepared:
             asked = [expert for expert in experts if expert.name != "generator"]
             self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked, assembly.expert_weighing(weights, asked))
             return
-        counts = assembly.expert_weighing(weights, experts)
+        weighing = assembly.expert_weighing(weights, experts)
         count, heat = self.beam * self.proposals, config["temperature"]
         self._make = functools.partial(StepGenerator, self.generating, preamble=self.preamble, temperature=heat)
         greedy = StepGenerator(self.generating, 1, 1, preamble=self.preamble, temperature=0, stop_here=False)
         self.greedy = Solver(greedy, [GeneratorLikelihood()], width=1)
-        self.consensus = Solver(self._make(count, self.proposals), experts, counts, width=self.beam)
-        self.narrow = Solver(self._make(count, count), experts, counts, width=1)
+        self.consensus = Solver(self._make(count, self.proposals), experts, weighing, width=self.beam)
+        self.narrow = Solver(self._make(count, count), experts, weighing, width=1)
 
     def plain(self, count: int) -> Solver:
         """A solver that draws so many plain samples: nothing is pruned, and what experts say of them is not asked."""

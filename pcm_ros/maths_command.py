@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ UNTUNED = (
     "the embedded language model works without an adapter here, from three worked examples: it solves few problems. Give it one with "
     "--adapter, or a stronger model with --model"
 )
+STEPS_BESIDE = 8
+"""Columns of energies that fit a terminal of 80 characters."""
 _REASONS = {
     "deadline": "the deadline came",
     "tokens": "the tokens were spent",
@@ -110,16 +112,12 @@ def show(solution: Solution, console: Console) -> None:
         console.print(Text.assemble(("answer: ", "bold"), (solution.answer, "bold green"), _why(solution)))
     names = sorted({name for step in solution.steps for name in step.energies})
     if solution.steps:
-        numbers = [str(number) for number in range(1, len(solution.steps) + 1)]
-        for number, step in zip(numbers, solution.steps, strict=True):
+        for number, step in enumerate(solution.steps, start=1):
             console.print(Text(f"{number:>3}  {printable(step.text)}"))
-        table = Table("scorer", *numbers, title="energy of the solution up to each step (lower is better)", title_justify="left")
-        for column in table.columns[1:]:
-            column.justify, column.no_wrap = "right", True
-        for name in names:
-            table.add_row(name, *(_number(step.energies, name) for step in solution.steps))
         if names:
-            console.print(table)
+            console.print("energy of the solution up to each step, by scorer (lower is better)")
+            for first in range(0, len(solution.steps), STEPS_BESIDE):
+                console.print(_energies(solution, names, first))
     if solution.runners_up:
         table = Table("other answer", "energy", "solution", title=f"runners-up (chosen: energy {solution.total:.2f})", title_justify="left")
         for candidate in solution.runners_up[:5]:
@@ -131,6 +129,17 @@ def show(solution: Solution, console: Console) -> None:
     console.print(f"{solution.tokens} tokens in {solution.seconds:.1f} s")
     for name, reason in solution.dropped.items():
         console.print(Text(f"left out in the last round: {name}: {reason}", "yellow"))
+
+
+def _energies(solution: Solution, names: Sequence[str], first: int) -> Table:
+    """A row for each scorer, a column for each of `STEPS_BESIDE` steps from the `first` on."""
+    steps = solution.steps[first : first + STEPS_BESIDE]
+    table = Table("scorer", *(str(first + number) for number in range(1, len(steps) + 1)))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for name in names:
+        table.add_row(name, *(_number(step.energies, name) for step in steps))
+    return table
 
 
 def as_plain(solution: Solution, options: Options, adapter: Path | None, loading: float) -> dict[str, Any]:

@@ -56,9 +56,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="folder in transformers' format; default: the embedded model")
-    parser.add_argument("--adapter", type=Path, default=assembly.shipped_adapter())
-    parser.add_argument("--sentence", type=Path, help="weights of the sentence verifier")
-    parser.add_argument("--hidden", type=Path, help="weights of the hidden-state verifier")
+    parser.add_argument("--adapter", type=Path, help="default: the shipped one, for the embedded model")
+    parser.add_argument(
+        "--sentence", type=Path, help="weights of the sentence verifier; default: the shipped ones, with the shipped adapter"
+    )
+    parser.add_argument("--hidden", type=Path, help="weights of the hidden-state verifier; default: likewise")
     parser.add_argument("--count", type=int, default=20, help="samples a problem")
     parser.add_argument("--generated", type=float, default=0.5, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
@@ -71,7 +73,9 @@ def main() -> None:
     todo = list(unseen)[part - 1 :: parts]
     done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
-    solver = candidate_solver(options.adapter, options.model, options.sentence, options.hidden, options.count)
+    adapter = assembly.chosen_adapter(options.model, options.adapter)
+    sentence, hidden = assembly.shipped_verifiers(adapter)
+    solver = candidate_solver(adapter, options.model, options.sentence or sentence, options.hidden or hidden, options.count)
     started = shown = time.monotonic()
     with options.out.open("a") as out:
         for number, problem in enumerate(todo, start=1):

@@ -39,6 +39,7 @@ from training.maths_sentence_verifier import DATA
 from training.maths_trees import Padded, Tree, early_ends, padded, sample_branches, trees, trunk_of, verifier_loss
 from training.precision import largest_of, training_precision
 
+SETTINGS = ("epochs", "layers", "rank", "rate", "per_step", "early", "ranking", "seed")
 LONGEST_TREE = 640  # tokens of a sequence that holds several samples
 
 
@@ -211,26 +212,34 @@ def main() -> None:
             if last:
                 break
     training = {"problems": len(learnt), "examples": len(examples), "steps": done, "seconds": round(before), "seed": options.seed}
-    (options.work / "training.json").write_text(json.dumps(training) + "\n")
+    made = {"command": command(options), "rank": options.rank, "layers": options.layers, "training": training}
+    (options.work / "training.json").write_text(json.dumps(made) + "\n")
     held_out = [problem for problem in problems if problem.held_out]
     print(f"held out, roughly (in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
     if not options.no_evaluation:
         describe(options, weights, problems)
 
 
+def command(options: argparse.Namespace) -> str:
+    """The command that trains such weights, with what decides how they come out."""
+    worked = " --worked gsm8k/train.jsonl" if options.worked else ""
+    ended = f" --seconds {options.seconds:g}" if math.isfinite(options.seconds) else ""
+    kept = " ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in SETTINGS)
+    return f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK {kept}{ended}"
+
+
 def describe(options: argparse.Namespace, weights: Path, problems: list[Sampled]) -> None:
     """Measure the weights on held-out problems, as the product uses them, and write the card beside them."""
     figures = evaluated(options.adapter, weights, [problem for problem in problems if problem.held_out], options.model)
     print(figures, flush=True)
-    worked = " --worked gsm8k/train.jsonl" if options.worked else ""
+    made = json.loads((options.work / "training.json").read_text())  # what the training was called with, not this call
     write_card(
         weights,
         "verifier",
-        f"SmolLM2-135M-Instruct, maths-adapter, low-rank adapter (rank {options.rank}) of the upper {options.layers} layers, linear head",
-        f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK --epochs {options.epochs} "
-        f"--layers {options.layers}",
+        f"SmolLM2-135M-Instruct, maths-adapter, low-rank adapter (rank {made['rank']}) of the upper {made['layers']} layers, linear head",
+        made["command"],
         figures,
-        json.loads((options.work / "training.json").read_text()),
+        made["training"],
         DATA,
         "Word problems like GSM8K's, in steps as the generator writes them. A small model: it misses what needs knowledge of the world.",
     )

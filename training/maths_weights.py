@@ -73,6 +73,12 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
     return names, units, [Choice(scores / units, right) for scores, right in found]
 
 
+def surprise(problem: Choice, weights: Tensor) -> Tensor:
+    """() -log of the probability of the right solutions, nats."""
+    odds = -(problem.scores @ weights)
+    return odds.logsumexp(0) - odds[problem.right].logsumexp(0)
+
+
 def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
     """(S,) weights >= 0 of least mean -log(share of the right ones) + penalty * |w - 1|^2.
 
@@ -90,20 +96,13 @@ def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
         weights = raw.abs()
         total = torch.zeros((), dtype=torch.float64)
         for problem in these:
-            odds = -(problem.scores @ weights)
-            total = total + odds.logsumexp(0) - odds[problem.right].logsumexp(0)
+            total = total + surprise(problem, weights)
         value = total / len(these) + penalty * (weights - 1).square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     return raw.detach().abs()
-
-
-def surprise(problem: Choice, weights: Tensor) -> float:
-    """-log of the probability of the right solutions, nats."""
-    odds = -(problem.scores @ weights)
-    return float(odds.logsumexp(0) - odds[problem.right].logsumexp(0))
 
 
 def chosen(problem: Choice, weights: Tensor) -> float:
@@ -127,7 +126,7 @@ def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float, seed
         weights = fitted([problem for problem, part in zip(problems, fold, strict=True) if part != number], penalty)
         left_out = [problem for problem, part in zip(problems, fold, strict=True) if part == number]
         right += [chosen(problem, weights) for problem in left_out]
-        nats += [surprise(problem, weights) for problem in left_out if problem.informative]
+        nats += [float(surprise(problem, weights)) for problem in left_out if problem.informative]
     return figures | {
         "fitted": float(np.mean(right)),
         "nats": float(np.mean(nats)),

@@ -53,7 +53,7 @@ def test_what_is_fitted_is_measured_on_other_problems() -> None:
     assert figures["nats"] < worth(("much", "little", "contrary"), made_up(200), 1e3)["nats"], "the plain sum"
 
 
-def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path) -> None:
+def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two experts say the same in other units, a third says nothing: the file's weights bring them to one scale."""
     rng = np.random.default_rng(0)
     lines = []
@@ -71,10 +71,8 @@ def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path) 
     assert units[1] == pytest.approx(10 * float(units[0]))
     assert units[2] == 1
     assert problems[0].scores[:, 0].tolist() == pytest.approx(problems[0].scores[:, 1].tolist())
-    arguments = ["x", "--candidates", str(path), "--out", str(out)]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", arguments)
-        maths_weights.main()
+    monkeypatch.setattr(sys, "argv", ["x", "--candidates", str(path), "--out", str(out)])
+    maths_weights.main()
     made = json.loads(out.read_text())
     assert made["normalise"] == "none", "the size of a difference says how sure the expert is"
     assert made["weights"]["agreement"] == pytest.approx(10 * made["weights"]["hidden"], rel=0.01)
