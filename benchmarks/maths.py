@@ -50,7 +50,7 @@ class _Prepared:
         if self.mode == "select":
             # no generator made the given solutions: it has nothing to say, and is never asked
             asked = [expert for expert in experts if expert.name != "generator"]
-            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked, assembly.expert_weighing(weights, asked))
+            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked)
             return
         weighing = assembly.expert_weighing(weights, experts)
         count, heat = self.beam * self.proposals, config["temperature"]
@@ -260,7 +260,8 @@ def bench(
     if verifiers:
         shipped = assembly.shipped_verifiers(tuned)
         sentence, hidden = sentence or shipped[0], hidden or shipped[1]
-    paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden, "weights": assembly.shipped_weights(tuned)}
+    paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden}
+    paths["weights"] = assembly.shipped_weights(tuned) if mode == "solve" else None
     config = {
         "mode": mode,
         "data": str(data),

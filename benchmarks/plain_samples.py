@@ -106,7 +106,7 @@ def of_samples(candidates: Sequence[Candidate], expected: Fraction | None, count
         right, votes = [worth[candidate.answer] for candidate in answered], [candidate.votes for candidate in answered]
         for name in sorted({name for candidate in answered for name in candidate.energies}):
             credit[f"scorer.{name}"] = shared([candidate.energies.get(name, math.inf) for candidate in answered], right, votes)
-        credit["samples.ensemble"] = shared([candidate.total for candidate in answered], right, votes)
+        credit["samples.ensemble"] = shared([candidate.answer_energy for candidate in answered], right)
     return credit
 
 

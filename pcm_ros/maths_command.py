@@ -119,10 +119,12 @@ def show(solution: Solution, console: Console) -> None:
             for first in range(0, len(solution.steps), STEPS_BESIDE):
                 console.print(_energies(solution, names, first))
     if solution.runners_up:
-        table = Table("other answer", "energy", "solution", title=f"runners-up (chosen: energy {solution.total:.2f})", title_justify="left")
+        title = f"runners-up (chosen: energy {solution.energy:.2f})"
+        table = Table("other answer", "energy", "solution", title=title, title_justify="left")
         for candidate in solution.runners_up[:5]:
             steps = printable(candidate.text.strip().replace("\n", " | "))
-            table.add_row(candidate.answer or "none", f"{candidate.total:.2f}", Text(steps if len(steps) <= 200 else steps[:197] + "..."))
+            shown = Text(steps if len(steps) <= 200 else steps[:197] + "...")
+            table.add_row(candidate.answer or "none", f"{candidate.answer_energy:.2f}", shown)
         console.print(table)
     if solution.answer is not None:
         console.print(f"agreement of the scorers {solution.agreement:.2f}, share of the draws with this answer {solution.votes:.2f}")

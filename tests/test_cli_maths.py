@@ -122,7 +122,7 @@ def test_damaged_models_pickles_and_foreign_adapters_are_refused(model: Path, tm
 def test_what_a_model_writes_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable("a\x1b[31mb") == "a\ufffd[31mb"
     hostile = "[bold]3\x1b]0;title\x07 eggs[/]"
-    candidate = Candidate("4", hostile, 1.0, 1.0, {"arithmetic": 1.0})
+    candidate = Candidate("4", hostile, 1.0, 1.0, {"arithmetic": 1.0}, 1.0)
     solution = Solution(QUESTION, "3", (Step(hostile, hostile, {"arithmetic": 0.0}),), -1.0, (candidate,), 0.5, 0.5, True, "", 10, 1.0)
     show(solution, Console(width=120))
     output = capsys.readouterr().out

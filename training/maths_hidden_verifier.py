@@ -5,7 +5,7 @@
 The head judges at every token of a step, as in Cobbe et al., arXiv 2110.14168: the target is the share of samples with that beginning that
 were right, or for next steps (`maths_samples.py --next-steps`) whether that one is. Besides, of the samples of one problem the right ones
 are to have the highest odds: only that counts where proposals for one problem are compared. Saved every few minutes; the same command goes
-on.
+on. With `--begin`, it starts from the weights of an earlier training, such as one on fewer samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from torch.nn import functional
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.eight_bit_linear import use_eight_bits
 from pcm_ros.models.language import LanguageModel
-from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
+from pcm_ros.models.loading import load_safetensors
+from pcm_ros.models.low_rank import add_low_rank, additions, low_rank_layers, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
@@ -65,6 +66,22 @@ def judgements(model: Any, head: nn.Linear, batch: Padded) -> Tensor:
     return head(found.last_hidden_state.flatten(0, 1).float()).squeeze(1)
 
 
+@torch.no_grad()
+def begin_from(weights: Path, model: Any, head: nn.Linear) -> None:
+    """Put the weights of an earlier training into the low-rank layers and the head.
+
+    Raises:
+        ModelUnavailable: missing or damaged.
+        ValueError: of other layers, or of another rank.
+    """
+    tensors = load_safetensors(weights)
+    wanted: dict[str, Tensor] = {**additions(model), "head.weight": head.weight[0], "head.bias": head.bias}
+    if {name: tensor.shape for name, tensor in tensors.items()} != {name: tensor.shape for name, tensor in wanted.items()}:
+        raise ValueError(f"'{weights}' is of other layers or another rank; remedy: --layers and --rank as its card says")
+    for name, tensor in wanted.items():
+        tensor.copy_(tensors[name])
+
+
 @torch.inference_mode()
 def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
     """`held_out_figures` of these problems, computed in batches on the model's device."""
@@ -98,6 +115,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True, help="the generator's")
     parser.add_argument("--work", type=Path, required=True, help="folder of the state, the log and maths-hidden-verifier.safetensors")
     parser.add_argument("--model", type=Path, default=None, help="folder in transformers' format; default: the embedded model")
+    parser.add_argument("--begin", type=Path, help="weights to start from, of the same rank and layers; default: as the generator is")
     parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall-clock time: ends by then, the rate falls accordingly")
     parser.add_argument("--per-step", type=int, default=8, help="problems of an optimiser step, about")
@@ -136,6 +154,8 @@ def main() -> None:
     model.to(device)
     head = nn.Linear(int(model.config.hidden_size), 1).to(device)
     nn.init.zeros_(head.weight)
+    if options.begin:
+        begin_from(options.begin, model, head)
     trained = {f"{name}.{part}": getattr(layer, part) for name, layer in low_rank_layers(model) for part in ("down", "up")}
     trained |= {f"head.{name}": parameter for name, parameter in head.named_parameters()}
     optimiser = torch.optim.AdamW(trained.values(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
@@ -224,8 +244,9 @@ def command(options: argparse.Namespace) -> str:
     """The command that trains such weights, with what decides how they come out."""
     worked = " --worked gsm8k/train.jsonl" if options.worked else ""
     ended = f" --seconds {options.seconds:g}" if math.isfinite(options.seconds) else ""
+    begun = f" --begin {options.begin.name}" if options.begin else ""
     kept = " ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in SETTINGS)
-    return f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK {kept}{ended}"
+    return f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK{begun} {kept}{ended}"
 
 
 def describe(options: argparse.Namespace, weights: Path, problems: list[Sampled]) -> None:

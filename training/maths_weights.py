@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pcm_ros.consensus.energies import Normalise, normalised
+from pcm_ros.tasks.mathematics.solver import answer_energies
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
@@ -32,10 +33,11 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """Solutions of one problem: scaled energies (K, S) float64, and which are right (K,) bool."""
+    """Solutions of one problem: scaled energies (K, S) float64, which are right (K,) bool, and their answers."""
 
     scores: Tensor
     right: Tensor
+    answers: tuple[str, ...]
 
     @property
     def informative(self) -> bool:
@@ -54,7 +56,7 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
         ValueError: an expert is missing somewhere: it was left out while they were drawn.
     """
     names: tuple[str, ...] = ()
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, tuple[str, ...]]] = []
     for line in path.read_text().splitlines():
         entry = json.loads(line)
         candidates = entry["candidates"]
@@ -65,12 +67,13 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
             raise ValueError(f"{entry['source']} {entry['index']} has energies of {wrong[0]}; the others have {list(names)}")
         energies = torch.tensor([[each["energies"][name] for name in names] for each in candidates], dtype=torch.float64)
         scores = torch.stack([normalised(column, normalise) for column in energies.T], dim=1)
-        found.append((scores, torch.tensor([each["right"] for each in candidates])))
+        right = torch.tensor([each["right"] for each in candidates])
+        found.append((scores, right, tuple(each["answer"] for each in candidates)))
     units = torch.ones(len(names), dtype=torch.float64)
     if normalise == "none":
-        spread = torch.stack([scores.var(dim=0, correction=0) for scores, _ in found if len(scores) > 1]).mean(dim=0).sqrt()
+        spread = torch.stack([scores.var(dim=0, correction=0) for scores, *_ in found if len(scores) > 1]).mean(dim=0).sqrt()
         units = torch.where(spread > 1e-9, spread, units)
-    return names, units, [Choice(scores / units, right) for scores, right in found]
+    return names, units, [Choice(scores / units, *others) for scores, *others in found]
 
 
 def surprise(problem: Choice, weights: Tensor) -> Tensor:
@@ -105,9 +108,10 @@ def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
     return raw.detach().abs()
 
 
-def chosen(problem: Choice, weights: Tensor) -> float:
-    """Whether the solution of least energy is right; ties are shared."""
-    totals = problem.scores @ weights
+def chosen(problem: Choice, weights: Tensor, weights_fitted: bool = False) -> float:
+    """Whether the answer of least energy is right (`answer_energies`); ties are shared."""
+    energies = answer_energies(problem.answers, (problem.scores @ weights).tolist(), weights_fitted)
+    totals = torch.tensor(energies, dtype=torch.float64)
     tied = totals <= totals.min() + 1e-9
     return float(problem.right[tied].double().mean())
 
@@ -125,7 +129,7 @@ def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float, seed
     for number in range(FOLDS):
         weights = fitted([problem for problem, part in zip(problems, fold, strict=True) if part != number], penalty)
         left_out = [problem for problem, part in zip(problems, fold, strict=True) if part == number]
-        right += [chosen(problem, weights) for problem in left_out]
+        right += [chosen(problem, weights, weights_fitted=True) for problem in left_out]
         nats += [float(surprise(problem, weights)) for problem in left_out if problem.informative]
     return figures | {
         "fitted": float(np.mean(right)),

@@ -64,14 +64,20 @@ def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, LowRank]]:
             yield name, module
 
 
+def additions(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What is trained of a model with additions, under peft's tensor names."""
+    parts = {"A": "down", "B": "up"}
+    return {
+        f"{PREFIX}{name}.lora_{letter}.weight": getattr(layer, part)
+        for name, layer in low_rank_layers(model)
+        for letter, part in parts.items()
+    }
+
+
 def save_adapter(model: nn.Module, path: Path, dtype: torch.dtype = torch.float16, more: Mapping[str, Tensor] | None = None) -> None:
     """Write the additions as safetensors, with peft's tensor names, and `more` beside them; rank and alpha in the header."""
-    layers = dict(low_rank_layers(model))
-    first = next(iter(layers.values()))
-    tensors = dict(more or {})
-    for name, layer in layers.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.down.detach().to(dtype)
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.up.detach().to(dtype)
+    _, first = next(low_rank_layers(model))
+    tensors = dict(more or {}) | {name: parameter.detach().to(dtype) for name, parameter in additions(model).items()}
     rank = len(first.down)
     save_file(tensors, path, metadata={"format": "pt", "low_rank": json.dumps({"rank": rank, "alpha": first.scale * rank})})
 

@@ -226,8 +226,9 @@ def test_ties_are_shared(energies: Sequence[float], votes: Sequence[float] | Non
     assert shared(energies, [1.0, 0.0, 1.0], votes) == worth
 
 
-def drawn(answer: str | None, total: float, votes: float, numbers: float) -> Candidate:
-    return Candidate(answer, str(answer), total, votes, {"numbers": numbers})
+def drawn(answer: str | None, energy: float, votes: float, numbers: float) -> Candidate:
+    """Its total, which tells solutions apart, is not what answers are chosen by."""
+    return Candidate(answer, str(answer), -energy, votes, {"numbers": numbers}, energy)
 
 
 def test_samples() -> None:
@@ -343,13 +344,13 @@ def test_weights_of_the_package_count_and_are_in_the_configuration(
     fitted = tmp_path / "maths-weights.json"
     fitted.write_text('{"weights": {"arithmetic": 3.0, "generator": 0.5}}')
     monkeypatch.setattr(assembly, "shipped_weights", lambda adapter: fitted)
-    config = bench(tmp_path / "x.json", mode="select", data=data, model=model, progress=False).config
+    config = bench(tmp_path / "x.json", mode="solve", data=data, model=model, limit=1, max_tokens=20, progress=False).config
     assert config["weights"] == str(fitted) and content_digest(fitted) in config["contents"]
-    for mode in ("select", "solve"):
-        prepared = maths._Prepared({**config, "mode": mode})
-        ensemble = (prepared.ensemble if mode == "select" else prepared.consensus).ensemble
-        counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
-        assert counts["arithmetic"] == 3.0 and counts["numbers"] == 1.0 and counts.get("generator", 0.5) == 0.5
+    ensemble = maths._Prepared(config).consensus.ensemble
+    counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
+    assert counts["arithmetic"] == 3.0 and counts["numbers"] == 1.0 and counts["generator"] == 0.5
+    config = bench(tmp_path / "y.json", mode="select", data=data, model=model, progress=False).config
+    assert config["weights"] == "" and content_digest(fitted) not in config["contents"], "they say nothing of given solutions"
 
 
 def test_the_usual_tokens_are_the_default(model: Path, data: Path, tmp_path: Path) -> None:

@@ -126,10 +126,10 @@ def response_of(solution: Solution, work: Work) -> Any:
     response.answer = solution.answer or ""
     response.steps = [step.text for step in solution.steps]
     response.scores = conversions.score_messages([step.energies for step in solution.steps])
-    response.energy = float(solution.total)
+    response.energy = float(solution.energy)
     response.runner_up_answers = [candidate.answer or "" for candidate in solution.runners_up]
     response.runner_up_solutions = [candidate.text for candidate in solution.runners_up]
-    response.runner_up_energies = [float(candidate.total) for candidate in solution.runners_up]
+    response.runner_up_energies = [float(candidate.answer_energy) for candidate in solution.runners_up]
     response.runner_up_scores = conversions.score_messages([candidate.energies for candidate in solution.runners_up])
     response.agreement, response.votes = float(solution.agreement), float(solution.votes)
     response.seconds, response.waited = work.started - work.arrived + solution.seconds, work.started - work.arrived
@@ -149,7 +149,7 @@ def solution_of(question: str, response: Any) -> Solution:
         tuple(Step(text, text, row) for text, row in zip(response.steps, rows, strict=True)),
         response.energy,
         tuple(
-            Candidate(answer or None, text, energy, math.nan, _row(response.runner_up_scores, index))
+            Candidate(answer or None, text, math.nan, math.nan, _row(response.runner_up_scores, index), energy)
             for index, (answer, text, energy) in enumerate(others)
         ),
         response.agreement,

@@ -100,7 +100,7 @@ def expert_weighing(path: Path | None, experts: Sequence[Scorer]) -> Weighing:
     names = [expert.name for expert in experts]
     if all(weights.get(name, 1.0) == 0 for name in names):
         raise ModelUnavailable(f"'{path}' leaves none of {', '.join(names)} a weight above 0; {remedy}")
-    return Weighing({name: float(weights[name]) for name in names if name in weights}, normalise)
+    return Weighing({name: float(weights[name]) for name in names if name in weights}, normalise, fitted=True)
 
 
 def language_model(path: Path | None = None, adapter: Path | None = None) -> LanguageModel:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,8 +119,19 @@ class GeneratorLikelihood:
         return -likelihood / tokens.clamp_min(1)
 
 
-Read = tuple[Branches, int, float, int]
-"""Branches, row in them, log-likelihood (nats) of the text given the question, and its tokens."""
+class Read(NamedTuple):
+    """A partial solution that was read.
+
+    Attributes:
+        branches, row: to go on from. likelihood: log-likelihood (nats) of the text given the question. tokens: of the text.
+        states: (H,) float32 for each of its lines, the last layer's state at its end.
+    """
+
+    branches: Branches
+    row: int
+    likelihood: float
+    tokens: int
+    states: tuple[Tensor, ...] = ()
 
 
 class ReadSolutions:
@@ -133,8 +145,7 @@ class ReadSolutions:
         self._read: dict[str, Read | None] = {}
 
     def __call__(self, problem: Problem, texts: list[str]) -> list[Read | None]:
-        """For each text: branches and row in them, log-likelihood (nats) of the text given the question, and its tokens; None for a text
-        that with its question is longer than the model's context.
+        """What was read of each text; None for one that with its question is longer than the model's context.
 
         Raises:
             OutOfTime: the deadline came.
@@ -142,7 +153,7 @@ class ReadSolutions:
         if problem.question != self._question or not self._read:
             problem.check_time()
             self.forget()
-            self._read = {"": (self.model.read([self.model.encode(self.preamble + prompt(problem.question))]), 0, 0.0, 0)}
+            self._read = {"": Read(self.model.read([self.model.encode(self.preamble + prompt(problem.question))]), 0, 0.0, 0)}
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
@@ -162,20 +173,21 @@ class ReadSolutions:
         """Add known texts with one more line each: (text, line)."""
         start = known[""]
         assert start is not None
-        asked = int(start[0].lengths[start[1]])
+        asked = int(start.branches.lengths[start.row])
         fitting: list[tuple[str, Read, list[int]]] = []
         for begun, line in lines:
             parent, tokens = known[begun], self.model.encode(line)
-            if parent is None or asked + parent[3] + len(tokens) >= self.model.context:
+            if parent is None or asked + parent.tokens + len(tokens) >= self.model.context:
                 known[begun + line] = None
             else:
                 fitting.append((begun + line, parent, tokens))
         if not fitting:
             return
-        joined, rows = gathered([parent[:2] for _, parent, _ in fitting])
+        joined, rows = gathered([(parent.branches, parent.row) for _, parent, _ in fitting])
         fed, likelihoods = self.model.feed(joined, rows, [tokens for *_, tokens in fitting])
         for row, (text, parent, tokens) in enumerate(fitting):
-            known[text] = (fed, row, parent[2] + sum(likelihoods[row]), parent[3] + len(tokens))
+            likelihood, states = parent.likelihood + sum(likelihoods[row]), (*parent.states, fed.hidden[row])
+            known[text] = Read(fed, row, likelihood, parent.tokens + len(tokens), states)
 
     @staticmethod
     def _next(known: dict[str, Read | None], text: str) -> tuple[str, str]:
@@ -213,7 +225,7 @@ class Likelihood:
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""
         found = self._read(context, texts_of(batch))
-        return with_the_worst([None if read is None else -read[2] / max(read[3], 1) for read in found])
+        return with_the_worst([None if read is None else -read.likelihood / max(read.tokens, 1) for read in found])
 
     def forget(self) -> None:
         """See `ReadSolutions.forget`."""
@@ -267,9 +279,9 @@ class Reproduction:
             starts = [["".join(part[:depth]) for depth in range(len(part))] for part in lines]
             begun = sorted({start for part in starts for start in part})
             room = {
-                start: place[:2]
+                start: (place.branches, place.row)
                 for start, place in zip(begun, self._read(problem, begun), strict=True)
-                if place is not None and int(place[0].lengths[place[1]]) + self._longest < self._model.context
+                if place is not None and int(place.branches.lengths[place.row]) + self._longest < self._model.context
             }
             known = [
                 [(start, comes_to) for start, line in zip(*pair, strict=True) if (comes_to := outcome(line.strip())) is not None]

@@ -46,7 +46,7 @@ class Candidate:
 
     Attributes:
         answer: the number as text, None if the solution has none. text: the whole solution, for people. total: the ensemble's energy.
-        votes: how often it was drawn. energies: scorer -> raw energy.
+        votes: how often it was drawn. energies: scorer -> raw energy. answer_energy: of its answer, see `answer_energies`.
     """
 
     answer: str | None
@@ -54,6 +54,7 @@ class Candidate:
     total: float
     votes: float
     energies: Mapping[str, float]
+    answer_energy: float
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Solution:
 
     Attributes:
         question: as given. answer: the number as text; None = no solution was completed.
-        steps: of the chosen solution (of the best partial one if none was completed). total: its energy; +inf = none.
-        runners_up: the best candidates with other answers, best first, one for each answer.
+        steps: of the chosen solution, the best one with that answer (the best partial one if none was completed).
+        energy: of the answer, see `Candidate.answer_energy`; +inf = none.
+        runners_up: the best candidates with other answers, one for each answer, the best answer first.
         agreement: 0..1, how far the scorers agree on the choice (`ScoreTable.agreement`). votes: share of the votes for the answer.
         complete: whether the search ended by itself. reason: else "deadline", "tokens", "steps" or "cancelled".
         tokens: written by the generator, all beams together. seconds: wall clock. dropped: scorer -> why it was left out (last round).
@@ -84,7 +86,7 @@ class Solution:
     question: str
     answer: str | None
     steps: tuple[Step, ...]
-    total: float
+    energy: float
     runners_up: tuple[Candidate, ...]
     agreement: float
     votes: float
@@ -154,10 +156,12 @@ class Weighing:
         weights: name -> weight >= 0, default 1.
         normalise: "zscore": in standard deviations among the proposals of a round, which needs no weights. "none": as they are; a small
             difference then is a small one, and weights have to bring the experts to one scale.
+        fitted: whether the weights were fitted so that exp(-total) tells how probable it is that a solution is right.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     normalise: Normalise = "zscore"
+    fitted: bool = False
 
 
 class _Given:
@@ -201,7 +205,8 @@ class Solver:
 
     Args:
         generator: proposes steps; it keeps what it read of one question, so one problem is solved at a time.
-        scorers: the experts. weighing: how much each counts, and what is added up.
+        scorers: the experts. weighing: how much each counts on what the generator proposes, and what is added up. On given solutions, which
+            come from elsewhere, each counts once, in z-scores.
         width: beams. distinct: whether equal beams are one.
     """
 
@@ -214,8 +219,9 @@ class Solver:
         distinct: bool = True,
     ) -> None:
         self.generator = generator
-        weighing = weighing or Weighing()
+        self.weighing = weighing = weighing or Weighing()
         self.ensemble = Ensemble(scorers, weighing.weights, normalise=weighing.normalise, quorum=1)
+        self.unweighted = Ensemble(scorers, normalise="zscore", quorum=1)
         self.beam = Beam(width, distinct=distinct)
 
     def solve(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int | None = None) -> Solution:
@@ -329,27 +335,27 @@ class Solver:
         texts = [text if _bytes(marked := in_notation(text)) > LONGEST_TEXT else marked for text in solutions]
         batch = solutions_batch(texts, [True] * count, [1.0] * count, [0.0] * count, [0] * count)
         with self._remembering():
-            iteration = self._judged(batch, Problem(checked_question(question)))
+            iteration = _judged(self.unweighted, batch, Problem(checked_question(question)))
         totals = iteration.table.total
         return Ranking(tuple(totals.argsort(stable=True).tolist()), tuple(totals.tolist()), iteration.table)
-
-    def _judged(self, batch: Batch, problem: Problem) -> Iteration:
-        return Consensus(_Given(batch), self.ensemble, Beam(len(batch), distinct=False), Stop(1)).run(problem, 0)
 
     def _compared(self, drawn: Sequence[Drawn], problem: Problem) -> tuple[tuple[Candidate, ...], Iteration]:
         """Complete solutions judged beside each other, best first; row i of the iteration's batch is the i-th of those given."""
         parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
-        iteration = self._judged(solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts), problem)
-        table, candidates = iteration.table, []
-        for row in table.total.argsort(stable=True).tolist():
-            value = final_answer(drawn[row].text)
-            answer = None if value is None else written_number(value)
-            shown = display(drawn[row].text)
-            candidates.append(Candidate(answer, shown, float(table.total[row]), drawn[row].votes, table.energies_of(row)))
+        iteration = _judged(self.ensemble, solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts), problem)
+        table, totals = iteration.table, iteration.table.total.tolist()
+        values = [final_answer(one.text) for one in drawn]
+        answers = [None if value is None else written_number(value) for value in values]
+        energies = answer_energies(answers, totals, self.weighing.fitted)
+        candidates = [
+            Candidate(answers[row], display(drawn[row].text), totals[row], drawn[row].votes, table.energies_of(row), energies[row])
+            for row in table.total.argsort(stable=True).tolist()
+        ]
         return tuple(candidates), iteration
 
     def _chosen(self, question: str, problem: Problem, found: _Found, reason: str, started: float) -> Solution:
-        """The best of all complete solutions that were met, judged together; the best partial one if there is none."""
+        """The best answer of all complete solutions that were met, judged together, and the best solution with it; the best partial one if
+        there is none."""
         spent = self.generator.spent if self.generator.question == problem.question else 0
         partial = "" if found.state is None else text_of(found.state.beams.extras["sequence"][0])
         drawn = list(found.complete.values())
@@ -364,18 +370,20 @@ class Solver:
         candidates, iteration = compared
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
-        best, chosen = candidates[0], drawn[iteration.table.best].text
+        places = iteration.table.total.argsort(stable=True).tolist()  # of the candidates among those drawn
+        order = sorted(range(len(candidates)), key=lambda rank: candidates[rank].answer_energy)  # of equal ones the best solution first
+        best, row = candidates[order[0]], places[order[0]]
         others: dict[str | None, Candidate] = {}
-        for candidate in candidates:
-            if candidate.answer != best.answer:
-                others.setdefault(candidate.answer, candidate)
+        for rank in order:
+            if candidates[rank].answer != best.answer:
+                others.setdefault(candidates[rank].answer, candidates[rank])
         return Solution(
             question,
             best.answer,
-            found.steps(chosen),
-            best.total,
+            found.steps(drawn[row].text),
+            best.answer_energy,
             tuple(others.values()),
-            iteration.agreement,
+            iteration.table.agreement(row),
             sum(c.votes for c in candidates if c.answer == best.answer) / max(sum(one.votes for one in drawn), 1e-9),
             not reason,
             reason,
@@ -387,7 +395,8 @@ class Solver:
 
     def close(self) -> None:
         """End the scorers' threads."""
-        self.ensemble.close()
+        for ensemble in (self.ensemble, self.unweighted):
+            ensemble.close()
 
 
 @runtime_checkable
@@ -395,6 +404,25 @@ class _Remembers(Protocol):
     """A scorer that keeps what it has read of a question between calls."""
 
     def forget(self) -> None: ...
+
+
+def answer_energies(answers: Sequence[str | None], totals: Sequence[float], fitted: bool) -> list[float]:
+    """The energy of each solution's answer, from those of the solutions; without an answer, its own.
+
+    Where weights are fitted (training/maths_weights.py), p(solution) = exp(-total) / Z, and an answer is as probable as all solutions with
+    it together: -log of the sum of exp(-total) over them. Another answer than the best solution's may be the best then. Else the least
+    total of the solutions with this answer.
+    """
+    exponents: dict[str | None, list[float]] = {}
+    for answer, total in zip(answers, totals, strict=True):
+        exponents.setdefault(answer, []).append(-total)
+    joined = torch.Tensor.logsumexp if fitted else torch.Tensor.amax
+    best = {answer: -float(joined(torch.tensor(each, dtype=torch.float64), 0)) for answer, each in exponents.items()}
+    return [total if answer is None else best[answer] for answer, total in zip(answers, totals, strict=True)]
+
+
+def _judged(ensemble: Ensemble, batch: Batch, problem: Problem) -> Iteration:
+    return Consensus(_Given(batch), ensemble, Beam(len(batch), distinct=False), Stop(1)).run(problem, 0)
 
 
 def _bytes(text: str) -> int:

@@ -30,8 +30,9 @@ HEAD = ("head.weight", "head.bias")
 class HiddenStateVerifier:
     """Is this on the way to the right answer? Read off the states of a language model that was tuned for the question.
 
-    Energy: -log p(right), p = sigmoid(w h + b), h = the last layer's state at the last token. Nats, 0..about 5; the prior's energy for an
-    empty text is a constant; a text that the model can't read for its length gets the highest of the others. Source: generator + low-rank
+    Energy: the mean over the lines of -log p(right up to there), p = sigmoid(w h + b), h = the last layer's state at the line's end. A
+    mistake is seen best where it is made, and less behind it. Nats, 0..about 5; 0 for an empty text; a text that the model can't read for
+    its length gets the highest of the others. Source: generator + low-rank
     adapter + linear head, trained on its own samples. Wrong when: the mistake needs knowledge that 135M parameters lack; it knows problems
     like those of GSM8K, of up to eight steps.
 
@@ -55,14 +56,16 @@ class HiddenStateVerifier:
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""
         found = self._read(context, texts_of(batch))
-        return with_the_worst([None if read is None else self._judged(read[0].hidden[read[1]]) for read in found])
+        return with_the_worst([None if read is None else self._judged(read.states) for read in found])
 
     def forget(self) -> None:
         """See `ReadSolutions.forget`."""
         self._read.forget()
 
-    def _judged(self, state: Tensor) -> float:
-        return float(nn.functional.softplus(-(state @ self._weight + self._bias).double()))
+    def _judged(self, states: Sequence[Tensor]) -> float:
+        if not states:
+            return 0.0
+        return float(nn.functional.softplus(-(torch.stack(list(states)) @ self._weight + self._bias).double()).mean())
 
 
 def load_head(path: Path, size: int) -> tuple[Tensor, Tensor]:
@@ -98,9 +101,10 @@ class SentenceNetwork(nn.Module):
 class SentenceVerifier:
     """Do the steps fit the question, by meaning and by structure?
 
-    Energy: -log p(right), nats, 0..about 5. Source: MiniLM embeddings of the question, of the sentence that asks, of the steps' mean and of
-    the last step, their products, and the counts of `reading.structure`, through a small network. Wrong when: order matters more than
-    topic ("Ann gives Ben" and "Ben gives Ann" mean nearly the same to it); it can't do sums.
+    Energy: the mean over the lines of -log p(right up to there), nats, 0..about 5; 0 for an empty text. Source: MiniLM embeddings of the
+    question, of the sentence that asks, of the steps' mean and of the last step, their products, and the counts of `reading.structure`,
+    through a small network. Wrong when: order matters more than topic ("Ann gives Ben" and "Ben gives Ann" mean nearly the same to it); it
+    can't do sums.
 
     Raises:
         ModelUnavailable: the file is missing or damaged.
@@ -122,8 +126,14 @@ class SentenceVerifier:
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""
         context.check_time()
-        inputs = sentence_inputs(self._encoder, [context.question] * len(batch), texts_of(batch))
-        return nn.functional.softplus(-self._network(inputs).double())
+        lines = [text.splitlines(keepends=True) for text in texts_of(batch)]
+        until = [["".join(part[: count + 1]) for count in range(len(part))] for part in lines]
+        if not (distinct := list(dict.fromkeys(text for part in until for text in part))):
+            return torch.zeros(len(batch), dtype=torch.float64)
+        inputs = sentence_inputs(self._encoder, [context.question] * len(distinct), distinct)
+        found = dict(zip(distinct, nn.functional.softplus(-self._network(inputs).double()).tolist(), strict=True))
+        energies = [sum(found[text] for text in part) / max(len(part), 1) for part in until]
+        return torch.tensor(energies, dtype=torch.float64)
 
 
 def asking_sentence(question: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from pcm_ros.tasks.mathematics.scorers import (
     ReadSolutions,
     Reproduction,
 )
-from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion
+from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion, Weighing, answer_energies
 from tests.tasks.mathematics.conftest import KNOWN
 from tests.tasks.mathematics.scripted_language import ScriptedModel
 
@@ -65,14 +66,48 @@ def test_consensus_finds_the_answer_and_shows_the_energies(consensus: Solver, qu
     assert 0 < result.agreement <= 1
     assert 0 < result.votes <= 1
     assert result.answer not in [candidate.answer for candidate in result.runners_up]
-    totals = [candidate.total for candidate in result.runners_up]
+    totals = [candidate.answer_energy for candidate in result.runners_up]
     assert totals == sorted(totals)
-    assert result.total <= min(totals, default=float("inf"))
+    assert result.energy <= min(totals, default=float("inf"))
+
+
+def test_solutions_of_an_answer_count_together_where_weights_are_fitted() -> None:
+    answers, totals = ["7", "8", "8", None, None], [0.0, 0.5, 0.5, -9.0, -9.0]
+    apart, together = (answer_energies(answers, totals, fitted) for fitted in (False, True))
+    assert apart == [0.0, 0.5, 0.5, -9.0, -9.0]
+    assert together == pytest.approx([0.0, 0.5 - math.log(2), 0.5 - math.log(2), -9.0, -9.0])
+    assert answer_energies(["7"], [math.inf], True) == [math.inf]
+
+
+@pytest.mark.parametrize(("fitted", "answer", "text"), [(False, "7", "#### 7"), (True, "8", "#### 8.0")])
+def test_the_best_answer_is_chosen_with_its_best_solution(fitted: bool, answer: str, text: str) -> None:
+    """Two solutions of 8 are each worse than the one of 7."""
+    model: Any = ScriptedModel({"": ["#### 8", "#### 7", "#### 8.0"]})
+    solver = Solver(StepGenerator(model, 3, stop_here=False), [Preferring("7", "8.0")], Weighing({}, "none", fitted))
+    chosen = solver.solve(QUESTION)
+    assert (chosen.answer, [step.written for step in chosen.steps]) == (answer, [text])
+    assert [one.answer for one in chosen.runners_up] == [{"7": "8", "8": "7"}[answer]]
+    assert chosen.energy < chosen.runners_up[0].answer_energy
+    assert chosen.agreement == (1.0 if answer == "7" else pytest.approx(2 / 3)), "of the solution that is shown"
+    solver.close()
+
+
+class Preferring:
+    """A text with the first of these parts has energy 0, with the second 0.1, and so on; with none of them the highest."""
+
+    name, cost, differentiable = "preferring", 0.0, False
+
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    def energy(self, batch: Batch, context: Problem) -> torch.Tensor:
+        places = [[part in text for part in (*self.parts, "")].index(True) for text in texts_of(batch)]
+        return torch.tensor(places, dtype=torch.float64) / 10
 
 
 def test_the_same_seed_gives_the_same_solution(consensus: Solver) -> None:
     first, second = (consensus.solve(QUESTION, seed=5) for _ in range(2))
-    assert (first.steps, first.total, first.runners_up, first.tokens) == (second.steps, second.total, second.runners_up, second.tokens)
+    assert (first.steps, first.energy, first.runners_up, first.tokens) == (second.steps, second.energy, second.runners_up, second.tokens)
 
 
 def test_majority_is_the_share_of_plain_samples(tiny: LanguageModel) -> None:
@@ -343,7 +378,8 @@ def test_likelihood_is_that_of_the_whole_text(tiny: LanguageModel) -> None:
         found = read(Problem(QUESTION), texts)
         for text, place in zip(texts, found, strict=True):
             assert place is not None
-            _, _, likelihood, tokens = place
+            *_, likelihood, tokens, states = place
+            assert len(states) == text.count("\n") + ("####" in text)
             if text:
                 branches = tiny.read([tiny.encode(prompt(QUESTION))])
                 pieces = [tiny.encode(line) for line in text.splitlines(keepends=True)]

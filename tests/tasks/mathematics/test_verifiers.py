@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pcm_ros.models.causal_loading import load_causal
 from pcm_ros.models.eight_bit_linear import fast_in_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
-from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
+from pcm_ros.models.low_rank import add_low_rank, additions, low_rank_layers, save_adapter
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.notation import prompt
@@ -26,7 +26,7 @@ from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier, SentenceNet
 from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_sentence_verifier
 from training.maths_drawing import Decoder, Drawing
-from training.maths_hidden_verifier import judgements
+from training.maths_hidden_verifier import begin_from, judgements
 from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, shares_right, stopped
 from training.maths_samples import Labelled, begun, problems, right, right_step
 from training.maths_trees import padded, sample_branches, trees, trunk_of
@@ -68,17 +68,49 @@ def hidden_file(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hidden_file: Path) -> None:
-    from safetensors.torch import load_file
-
     scorer = HiddenStateVerifier(LanguageModel(tiny_folder, dtype=torch.float32, pack=False), hidden_file)
     energies = scorer.energy(batch_of(TEXTS), Problem(QUESTION))  # type: ignore[arg-type]
     reference = LanguageModel(tiny_folder, adapter=hidden_file, dtype=torch.float32)
     head = load_file(hidden_file)
     for text, energy in zip(TEXTS, energies.tolist(), strict=True):
-        ids = reference.encode(prompt(QUESTION)) + [token for line in text.splitlines(keepends=True) for token in reference.encode(line)]
-        state = reference.read([ids]).hidden[0]
-        logit = float(state @ head["head.weight"] + head["head.bias"])
-        assert energy == pytest.approx(float(torch.nn.functional.softplus(torch.tensor(-logit))), abs=1e-3)
+        ids, found = reference.encode(prompt(QUESTION)), []
+        for line in text.splitlines(keepends=True):
+            ids += reference.encode(line)
+            state = reference.read([ids]).hidden[0]
+            logit = float(state @ head["head.weight"] + head["head.bias"])
+            found.append(float(torch.nn.functional.softplus(torch.tensor(-logit))))
+        assert energy == pytest.approx(np.mean(found), abs=1e-3)
+
+
+def test_training_begins_from_earlier_weights(tiny_folder: Path, hidden_file: Path) -> None:
+    model, _ = load_causal(tiny_folder, torch.float32, "eager")
+    add_low_rank(model, 2, 4.0, within=r"\.layers\.1\.")
+    head = torch.nn.Linear(64, 1)
+    begin_from(hidden_file, model, head)
+    kept = load_file(hidden_file)
+    assert torch.equal(head.weight[0], kept["head.weight"])
+    for name, parameter in additions(model).items():
+        assert torch.equal(parameter, kept[name])
+    other, _ = load_causal(tiny_folder, torch.float32, "eager")
+    add_low_rank(other, 3, 4.0, within=r"\.layers\.1\.")
+    with pytest.raises(ValueError, match="another rank; remedy"):
+        begin_from(hidden_file, other, head)
+
+
+def test_the_sentence_verifier_judges_every_line_in_its_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(SentenceNetwork().state_dict(), tmp_path / "sentence.safetensors")
+    scorer = SentenceVerifier(sentence_encoder(), tmp_path / "sentence.safetensors")
+    first, both = scorer.energy(batch_of(TEXTS), Problem(QUESTION)).tolist()  # type: ignore[arg-type]
+    network = SentenceNetwork().eval()
+    network.load_state_dict(load_file(tmp_path / "sentence.safetensors"))
+    lines = TEXTS[1].splitlines(keepends=True)
+    with torch.no_grad():
+        odds = network(sentence_inputs(sentence_encoder(), [QUESTION] * 3, ["".join(lines[:count]) for count in (1, 2, 3)]))
+    found = torch.nn.functional.softplus(-odds)
+    assert first == pytest.approx(float(found[0]), abs=1e-5)
+    assert both == pytest.approx(float(found.mean()), abs=1e-5)
+    assert scorer.energy(batch_of(["", ""]), Problem(QUESTION)).tolist() == [0.0, 0.0]  # type: ignore[arg-type]
 
 
 def test_a_hidden_state_verifier_has_the_model_and_the_adapter(

@@ -20,20 +20,21 @@ from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_weights
 from training.maths_candidates import candidate_solver, line_of
 from training.maths_samples import Labelled, whole_lines
-from training.maths_weights import Choice, choices, fitted, worth
+from training.maths_weights import Choice, choices, chosen, fitted, worth
 
 QUESTION, (_, ANSWER) = next(iter(KNOWN.items()))
 
 
 def made_up(count: int, seed: int = 0) -> list[Choice]:
-    """Problems of eight solutions: of three experts one knows much, one little, and one the contrary."""
+    """Problems of eight solutions: of three experts one knows much, one little, and one the contrary. Mistakes differ from each other."""
     rng = np.random.default_rng(seed)
     problems = []
     for _ in range(count):
         right = torch.tensor(rng.random(8) < 0.4)
         truth = (~right).double()
         scores = torch.stack([truth * gain + torch.tensor(rng.normal(size=8)) for gain in (2.5, 0.5, -1.0)], dim=1)
-        problems.append(Choice(scores, right))
+        answers = tuple("right" if good else str(row) for row, good in enumerate(right.tolist()))
+        problems.append(Choice(scores, right, answers))
     return problems
 
 
@@ -50,6 +51,9 @@ def test_what_is_fitted_is_measured_on_other_problems() -> None:
     assert figures["fitted"] >= figures["much"] - 0.03
     assert figures["fitted"] > figures["sum"] > figures["contrary"]
     assert figures["any"] > figures["fitted"]
+    others = fitted(made_up(200, 1), 1e-2)
+    apart = np.mean([chosen(problem, others) for problem in made_up(200)])
+    assert figures["fitted"] > apart, "solutions of an answer count together"
     assert figures["nats"] < worth(("much", "little", "contrary"), made_up(200), 1e3)["nats"], "the plain sum"
 
 
@@ -61,7 +65,7 @@ def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, 
         right = rng.random(6) < 0.4
         energies = np.where(right, 0.0, 2.0) + rng.normal(size=6)
         each = [
-            {"right": bool(good), "energies": {"agreement": value, "hidden": 10 * value, "numbers": 0.0}}
+            {"answer": "7", "right": bool(good), "energies": {"agreement": value, "hidden": 10 * value, "numbers": 0.0}}
             for good, value in zip(right, energies.tolist(), strict=True)
         ]
         lines.append({"source": "gsm8k", "index": number, "candidates": each})
@@ -82,7 +86,7 @@ def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, 
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
-    all_right = Choice(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]))
+    all_right = Choice(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]), ("7", "7"))
     with pytest.raises(ValueError, match="right and wrong"):
         fitted([all_right], 0.1)
 
@@ -133,6 +137,8 @@ def test_weights_that_come_with_the_package_count(tiny_folder: Path, tmp_path: P
     ensemble = solving.ensemble
     counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
     assert (counts["arithmetic"], counts["agreement"], counts["numbers"]) == (2.5, 0.0, 1.0)
+    table = solving.rank("What are 2 and 3?", ["2+3=5\n#### 5", "2+3=6\n#### 6"]).table
+    assert table.weights.tolist() == [1.0] * len(table.names), "given solutions are not what they were fitted to"
     solving.close()
     given: dict[str, object] = {}
     monkeypatch.setattr(assembly, "solver", lambda *_, **named: given.update(named))
