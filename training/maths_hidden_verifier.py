@@ -244,7 +244,7 @@ def command(options: argparse.Namespace) -> str:
     """The command that trains such weights, with what decides how they come out."""
     worked = " --worked gsm8k/train.jsonl" if options.worked else ""
     ended = f" --seconds {options.seconds:g}" if math.isfinite(options.seconds) else ""
-    begun = f" --begin {options.begin.name}" if options.begin else ""
+    begun = " --begin BEGUN" if options.begin else ""
     kept = " ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in SETTINGS)
     return f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK{begun} {kept}{ended}"
 

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.sentence import sentence_encoder
-from pcm_ros.tasks.mathematics.verifiers import SentenceNetwork, sentence_inputs
+from pcm_ros.tasks.mathematics.verifiers import SentenceNetwork, SentenceVerifier, sentence_inputs
 from training.card import write_card
-from training.maths_labels import Sampled, beginnings, held_out_figures, ranking_loss, sampled
+from training.maths_labels import Sampled, beginnings, energies_by, held_out_figures, ranking_loss, sampled
 
 DATA = (
     "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones, "
@@ -40,13 +40,18 @@ def sample_inputs(problems: Sequence[Sampled]) -> Tensor:
 
 
 def evaluated(network: SentenceNetwork, problems: Sequence[Sampled], inputs: Tensor) -> dict[str, float]:
-    """Figures on held-out problems; inputs: their `sample_inputs`."""
+    """Figures on held-out problems of the last line's judgement, for the log; inputs: their `sample_inputs`."""
     pairs = [(problem, text) for problem in problems for text, _, _ in problem.samples]
     network.eval()
     with torch.inference_mode():
         energies = functional.softplus(-network(inputs)).tolist()
     network.train()
     return held_out_figures({(p.number, text): energy for (p, text), energy in zip(pairs, energies, strict=True)}, problems)
+
+
+def figures_of(weights: Path, problems: Sequence[Sampled]) -> dict[str, float]:
+    """Figures on held-out problems, by the scorer that the product uses."""
+    return held_out_figures(energies_by(SentenceVerifier(sentence_encoder(), weights), problems), problems)
 
 
 def main() -> None:
@@ -109,7 +114,7 @@ def main() -> None:
         "verifier",
         "pcm_ros.tasks.mathematics.verifiers.SentenceNetwork on MiniLM embeddings and counts",
         f"python -m training.maths_sentence_verifier --samples SAMPLES{worked} --epochs {options.epochs} --seed {options.seed}",
-        evaluated(network, held_out, apart),
+        figures_of(options.out, held_out),
         {"problems": len(problems) - len(held_out), "beginnings": len(learnt), "minutes": round((time.time() - started) / 60, 1)},
         DATA,
         LIMITS,

@@ -30,9 +30,9 @@ HEAD = ("head.weight", "head.bias")
 class HiddenStateVerifier:
     """Is this on the way to the right answer? Read off the states of a language model that was tuned for the question.
 
-    Energy: the mean over the lines of -log p(right up to there), p = sigmoid(w h + b), h = the last layer's state at the line's end. A
-    mistake is seen best where it is made, and less behind it. Nats, 0..about 5; 0 for an empty text; a text that the model can't read for
-    its length gets the highest of the others. Source: generator + low-rank
+    Energy: -log p(right up to here), and its mean over all lines, half each; p = sigmoid(w h + b), h = the last layer's state at the line's
+    end. A mistake is seen best where it is made, and less behind it. Nats, 0..about 5; 0 for an empty text; a text that the model can't
+    read for its length gets the highest of the others. Source: generator + low-rank
     adapter + linear head, trained on its own samples. Wrong when: the mistake needs knowledge that 135M parameters lack; it knows problems
     like those of GSM8K, of up to eight steps.
 
@@ -65,7 +65,8 @@ class HiddenStateVerifier:
     def _judged(self, states: Sequence[Tensor]) -> float:
         if not states:
             return 0.0
-        return float(nn.functional.softplus(-(torch.stack(list(states)) @ self._weight + self._bias).double()).mean())
+        energies = nn.functional.softplus(-(torch.stack(list(states)) @ self._weight + self._bias).double())
+        return float((energies[-1] + energies.mean()) / 2)
 
 
 def load_head(path: Path, size: int) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hi
             state = reference.read([ids]).hidden[0]
             logit = float(state @ head["head.weight"] + head["head.bias"])
             found.append(float(torch.nn.functional.softplus(torch.tensor(-logit))))
-        assert energy == pytest.approx(np.mean(found), abs=1e-3)
+        assert energy == pytest.approx((found[-1] + np.mean(found)) / 2, abs=1e-3)
 
 
 def test_training_begins_from_earlier_weights(tiny_folder: Path, hidden_file: Path) -> None:
