@@ -30,7 +30,7 @@ from pcm_ros.models.causal_loading import embedded_language_model, load_causal, 
 from pcm_ros.models.eight_bit_linear import use_eight_bits
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import load_safetensors
-from pcm_ros.models.low_rank import add_low_rank, additions, low_rank_layers, merge_adapter, save_adapter
+from pcm_ros.models.low_rank import add_low_rank, additions, merge_adapter, save_adapter
 from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
@@ -84,7 +84,7 @@ def begin_from(weights: Path, model: Any, head: nn.Linear) -> None:
 
 @torch.inference_mode()
 def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
-    """`held_out_figures` of these problems, computed in batches on the model's device."""
+    """`held_out_figures` of what is said of these problems' samples at their ends, computed in batches on the model's device."""
     parts = [
         (problem, part)
         for problem in problems
@@ -156,7 +156,7 @@ def main() -> None:
     nn.init.zeros_(head.weight)
     if options.begin:
         begin_from(options.begin, model, head)
-    trained = {f"{name}.{part}": getattr(layer, part) for name, layer in low_rank_layers(model) for part in ("down", "up")}
+    trained = additions(model)
     trained |= {f"head.{name}": parameter for name, parameter in head.named_parameters()}
     optimiser = torch.optim.AdamW(trained.values(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     rng = np.random.default_rng([options.seed, 31])

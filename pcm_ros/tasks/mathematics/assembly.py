@@ -312,7 +312,9 @@ def progress(
 
 
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
-    """Order given solutions of a word problem, best first, by the same experts. It waits for its turn, see `progress`.
+    """Order given solutions of a word problem, best first, by the same experts, each of which counts once.
+
+    It waits for its turn, see `progress`.
 
     Arguments and errors: `Solver.rank`; also RuntimeError, as `progress`.
     """

@@ -279,7 +279,8 @@ class Solver:
     def judged(self, question: str, drawn: Sequence[Drawn]) -> tuple[Candidate, ...]:
         """What the ensemble says of complete solutions beside each other, best first. Raises QuorumError."""
         with self._remembering():
-            return self._compared(drawn, Problem(checked_question(question)))[0]
+            compared, _ = self._compared(drawn, Problem(checked_question(question)))
+            return tuple(candidate for _, candidate in compared)
 
     @contextlib.contextmanager
     def _remembering(self) -> Iterator[None]:
@@ -339,19 +340,19 @@ class Solver:
         totals = iteration.table.total
         return Ranking(tuple(totals.argsort(stable=True).tolist()), tuple(totals.tolist()), iteration.table)
 
-    def _compared(self, drawn: Sequence[Drawn], problem: Problem) -> tuple[tuple[Candidate, ...], Iteration]:
-        """Complete solutions judged beside each other, best first; row i of the iteration's batch is the i-th of those given."""
+    def _compared(self, drawn: Sequence[Drawn], problem: Problem) -> tuple[list[tuple[int, Candidate]], Iteration]:
+        """Complete solutions judged beside each other, best first, each with its place among those given: its row in the iteration."""
         parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
         iteration = _judged(self.ensemble, solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts), problem)
         table, totals = iteration.table, iteration.table.total.tolist()
         values = [final_answer(one.text) for one in drawn]
         answers = [None if value is None else written_number(value) for value in values]
         energies = answer_energies(answers, totals, self.weighing.fitted)
-        candidates = [
-            Candidate(answers[row], display(drawn[row].text), totals[row], drawn[row].votes, table.energies_of(row), energies[row])
+        compared = [
+            (row, Candidate(answers[row], display(drawn[row].text), totals[row], drawn[row].votes, table.energies_of(row), energies[row]))
             for row in table.total.argsort(stable=True).tolist()
         ]
-        return tuple(candidates), iteration
+        return compared, iteration
 
     def _chosen(self, question: str, problem: Problem, found: _Found, reason: str, started: float) -> Solution:
         """The best answer of all complete solutions that were met, judged together, and the best solution with it; the best partial one if
@@ -367,16 +368,15 @@ class Solver:
             compared, reason = None, reason or why_it_ended(problem)
         if compared is None:
             return unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent)
-        candidates, iteration = compared
+        ranked, iteration = compared
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
-        places = iteration.table.total.argsort(stable=True).tolist()  # of the candidates among those drawn
-        order = sorted(range(len(candidates)), key=lambda rank: candidates[rank].answer_energy)  # of equal ones the best solution first
-        best, row = candidates[order[0]], places[order[0]]
+        by_answer = sorted(ranked, key=lambda entry: entry[1].answer_energy)  # of one answer the best solution first
+        row, best = by_answer[0]
         others: dict[str | None, Candidate] = {}
-        for rank in order:
-            if candidates[rank].answer != best.answer:
-                others.setdefault(candidates[rank].answer, candidates[rank])
+        for _, candidate in by_answer:
+            if candidate.answer != best.answer:
+                others.setdefault(candidate.answer, candidate)
         return Solution(
             question,
             best.answer,
@@ -384,13 +384,13 @@ class Solver:
             best.answer_energy,
             tuple(others.values()),
             iteration.table.agreement(row),
-            sum(c.votes for c in candidates if c.answer == best.answer) / max(sum(one.votes for one in drawn), 1e-9),
+            sum(c.votes for _, c in ranked if c.answer == best.answer) / max(sum(one.votes for one in drawn), 1e-9),
             not reason,
             reason,
             spent,
             time.monotonic() - started,
             dict(iteration.dropped),
-            candidates,
+            tuple(candidate for _, candidate in ranked),
         )
 
     def close(self) -> None:

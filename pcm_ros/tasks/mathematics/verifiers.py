@@ -62,10 +62,10 @@ class HiddenStateVerifier:
         """See `ReadSolutions.forget`."""
         self._read.forget()
 
-    def _judged(self, states: Sequence[Tensor]) -> float:
+    def _judged(self, states: tuple[Tensor, ...]) -> float:
         if not states:
             return 0.0
-        energies = nn.functional.softplus(-(torch.stack(list(states)) @ self._weight + self._bias).double())
+        energies = nn.functional.softplus(-(torch.stack(states) @ self._weight + self._bias).double())
         return float((energies[-1] + energies.mean()) / 2)
 
 
