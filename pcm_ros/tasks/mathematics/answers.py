@@ -77,9 +77,14 @@ def _few_decimals(number: re.Match[str]) -> str:
     return written_number(near if abs(near - value) <= _NOISE else value)
 
 
+def fractions_in_digits(text: str) -> str:
+    """The text with fractions of one character written out: 2½ as 2 1/2."""
+    return _FRACTION_SIGN.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign[0]).replace("\u2044", "/"), text)
+
+
 def _plain(text: str) -> str:
     """The text with plain signs for minus, and fractions of LaTeX and of one character as 1/2."""
-    text = _FRACTION_SIGN.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign[0]).replace("\u2044", "/"), text.translate(_MINUS))
+    text = fractions_in_digits(text.translate(_MINUS))
     return _GROUPED.sub(",", _FRACTION.sub(r" \1/\2", text))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from pcm_ros.consensus import Batch, Beam, BeamState, Consensus, Ensemble, Iteration, QuorumError, Scorer, ScoreTable, Stop
 from pcm_ros.consensus.energies import Normalise
-from pcm_ros.tasks.mathematics.answers import final_answer, in_notation
+from pcm_ros.tasks.mathematics.answers import final_answer, fractions_in_digits, in_notation
 from pcm_ros.tasks.mathematics.arithmetic import written_number
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import display
@@ -122,12 +122,12 @@ class Ranking:
 
 
 def checked_question(text: str) -> str:
-    """The question on one line.
+    """The question on one line, with fractions of one character in digits.
 
     Raises:
         UnusableQuestion: empty, or longer than 4000 characters.
     """
-    question = " ".join(text.split())
+    question = " ".join(fractions_in_digits(text).split())
     if not question:
         raise UnusableQuestion("the question is empty; allowed: 1..4000 characters of text")
     if len(question) > LONGEST_QUESTION:

@@ -30,7 +30,7 @@ from pcm_ros.tasks.mathematics.scorers import (
     ReadSolutions,
     Reproduction,
 )
-from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion, Weighing, answer_energies
+from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion, Weighing, answer_energies, checked_question
 from tests.tasks.mathematics.conftest import KNOWN
 from tests.tasks.mathematics.scripted_language import ScriptedModel
 
@@ -223,6 +223,10 @@ def test_unusable_questions(consensus: Solver, question: str, why: str, monkeypa
     monkeypatch.setattr(consensus.generator.model, "context", 600)
     with pytest.raises(UnusableQuestion, match=why):
         consensus.solve(question)
+
+
+def test_fractions_of_one_character_are_asked_in_digits() -> None:
+    assert checked_question("½ of 8 eggs,\n2½ each. How many?") == "1/2 of 8 eggs, 2 1/2 each. How many?"
 
 
 @pytest.mark.parametrize(
