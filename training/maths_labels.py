@@ -75,7 +75,7 @@ def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
     """
     found = []
     solutions = [] if worked is None else [json.loads(line)["answer"] for line in worked.read_text().splitlines()]
-    for number, line in enumerate(line for path in paths for line in _text(path).splitlines()):
+    for number, line in enumerate(line for path in paths for line in text_of(path).splitlines()):
         entry = json.loads(line)
         ends = entry["source"].endswith(NEXT_STEPS)  # solutions go on behind them, in a line of its own
         samples = tuple(
@@ -92,7 +92,8 @@ def sampled(paths: Sequence[Path], worked: Path | None = None) -> list[Sampled]:
     return found
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file says, plain or compressed (.xz)."""
     return lzma.decompress(path.read_bytes()).decode() if path.suffix == ".xz" else path.read_text()
 
 

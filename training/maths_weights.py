@@ -1,6 +1,6 @@
 """Fit the weights of the experts on word problems: how much each one's energy counts when solutions of one problem are compared.
 
-    python -m training.maths_weights --candidates runs/maths/candidates.jsonl --out runs/maths/maths-weights.json
+    python -m training.maths_weights --candidates training/maths_candidates.jsonl.xz --out runs/maths/maths-weights.json
 
 Copied to pcm_ros/models/weights/maths-weights.json, they are what the solver and `pcm bench maths` count the experts with.
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pcm_ros.consensus.energies import Normalise, normalised
 from pcm_ros.tasks.mathematics.solver import answer_energies
+from training.maths_labels import text_of
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
@@ -46,7 +47,7 @@ class Choice:
 
 
 def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...], Tensor, list[Choice]]:
-    """The problems of a file of `maths_candidates.py` that have a solution.
+    """The problems of a file of `maths_candidates.py`, plain or compressed (.xz), that have a solution.
 
     Returns:
         The names of the experts; (S,) float64 units, in which their energies are given; the problems. The units of z-scores are 1; those of
@@ -57,7 +58,7 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
     """
     names: tuple[str, ...] = ()
     found: list[tuple[Tensor, Tensor, tuple[str, ...]]] = []
-    for line in path.read_text().splitlines():
+    for line in text_of(path).splitlines():
         entry = json.loads(line)
         candidates = entry["candidates"]
         if not candidates:

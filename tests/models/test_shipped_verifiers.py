@@ -15,8 +15,10 @@ from pcm_ros.tasks.mathematics import assembly
 from training.maths_hidden_verifier import evaluated
 from training.maths_labels import Sampled, sampled
 from training.maths_sentence_verifier import figures_of
+from training.maths_weights import choices, fitted, worth
 
-SAMPLES = Path(__file__).parents[2] / "training" / "maths_samples.jsonl.xz"
+TRAINING = Path(__file__).parents[2] / "training"
+SAMPLES = TRAINING / "maths_samples.jsonl.xz"
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +44,14 @@ def test_the_hidden_state_verifier_is_as_good_as_its_card_says(problems: list[Sa
 def test_the_sentence_verifier_is_as_good_as_its_card_says(problems: list[Sampled]) -> None:
     found = figures_of(assembly.SENTENCE, problems)
     assert found["gsm8k.within"] == pytest.approx(promised(assembly.SENTENCE), abs=0.02)
+
+
+def test_the_experts_count_as_fitted_to_what_lies_beside_the_trainer() -> None:
+    """And the file's own figures, of problems left out of the fit, are what they give."""
+    made = json.loads(assembly.FITTED.read_text())
+    names, units, problems = choices(TRAINING / "maths_candidates.jsonl.xz", made["normalise"])
+    weights = dict(zip(names, (fitted(problems, made["penalty"]) / units).tolist(), strict=True))
+    assert weights == pytest.approx(made["weights"], abs=0.02)
+    figures = worth(names, problems, made["penalty"])
+    assert figures == pytest.approx(made["cross_validated"], abs=0.01)
+    assert figures["fitted"] > max(figures["sum"], figures["agreement"])
