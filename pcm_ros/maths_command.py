@@ -26,7 +26,7 @@ UNTUNED = (
     "the embedded language model works without an adapter here, from three worked examples: it solves few problems. Give it one with "
     "--adapter, or a stronger model with --model"
 )
-STEPS_BESIDE = 8
+STEPS_BESIDE = 7
 """Columns of energies that fit a terminal of 80 characters."""
 _REASONS = {
     "deadline": "the deadline came",
@@ -136,11 +136,12 @@ def show(solution: Solution, console: Console) -> None:
 def _energies(solution: Solution, names: Sequence[str], first: int) -> Table:
     """A row for each scorer, a column for each of `STEPS_BESIDE` steps from the `first` on."""
     steps = solution.steps[first : first + STEPS_BESIDE]
-    table = Table("scorer", *(str(first + number) for number in range(1, len(steps) + 1)))
+    weighed = bool(solution.weights)
+    table = Table("scorer", *["weight"] * weighed, *(str(first + number) for number in range(1, len(steps) + 1)))
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for name in names:
-        table.add_row(name, *(_number(step.energies, name) for step in steps))
+        table.add_row(name, *[_number(solution.weights, name)] * weighed, *(_number(step.energies, name) for step in steps))
     return table
 
 

@@ -126,6 +126,7 @@ def response_of(solution: Solution, work: Work) -> Any:
     response.answer = solution.answer or ""
     response.steps = [step.text for step in solution.steps]
     response.scores = conversions.score_messages([step.energies for step in solution.steps])
+    response.weights = [solution.weights[score.scorer] for score in response.scores]
     response.energy = float(solution.energy)
     response.runner_up_answers = [candidate.answer or "" for candidate in solution.runners_up]
     response.runner_up_solutions = [candidate.text for candidate in solution.runners_up]
@@ -159,6 +160,7 @@ def solution_of(question: str, response: Any) -> Solution:
         response.tokens,
         response.seconds,
         dict(zip(response.dropped, response.dropped_reasons, strict=True)),
+        weights={score.scorer: weight for score, weight in zip(response.scores, response.weights, strict=True)},
     )
 
 

@@ -81,6 +81,7 @@ class Solution:
         complete: whether the search ended by itself. reason: else "deadline", "tokens", "steps" or "cancelled".
         tokens: written by the generator, all beams together. seconds: wall clock. dropped: scorer -> why it was left out (last round).
         candidates: all complete solutions that were met, best first.
+        weights: of each scorer, how much its energy counts.
     """
 
     question: str
@@ -96,6 +97,7 @@ class Solution:
     seconds: float
     dropped: Mapping[str, str] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,11 @@ def check_limits(deadline: float | None, max_tokens: int | None) -> None:
         raise ValueError(f"max_tokens is {max_tokens}; allowed: >= 1")
 
 
-def unsolved(question: str, reason: str, seconds: float, steps: tuple[Step, ...] = (), tokens: int = 0) -> Solution:
+def unsolved(
+    question: str, reason: str, seconds: float, steps: tuple[Step, ...] = (), tokens: int = 0, weights: Mapping[str, float] | None = None
+) -> Solution:
     """What there is where no solution was completed. Arguments: see `Solution`."""
-    return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, False, reason, tokens, seconds)
+    return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, False, reason, tokens, seconds, weights=weights or {})
 
 
 @dataclass(frozen=True)
@@ -358,6 +362,7 @@ class Solver:
         """The best answer of all complete solutions that were met, judged together, and the best solution with it; the best partial one if
         there is none."""
         spent = self.generator.spent if self.generator.question == problem.question else 0
+        weights = dict(zip(self.ensemble.names, self.ensemble.weights.tolist(), strict=True))
         partial = "" if found.state is None else text_of(found.state.beams.extras["sequence"][0])
         drawn = list(found.complete.values())
         try:
@@ -367,7 +372,7 @@ class Solver:
                 raise
             compared, reason = None, reason or why_it_ended(problem)
         if compared is None:
-            return unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent)
+            return unsolved(question, reason, time.monotonic() - started, found.steps(partial), spent, weights)
         ranked, iteration = compared
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
@@ -391,6 +396,7 @@ class Solver:
             time.monotonic() - started,
             dict(iteration.dropped),
             tuple(candidate for _, candidate in ranked),
+            weights,
         )
 
     def close(self) -> None:
