@@ -25,6 +25,7 @@ from pcm_ros.models.loading import load_safetensors
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
+from training.learning_rate import set_learning_rate
 from training.lexicon import PAIRS, captions, matches
 from training.precision import mixed_precision
 from training.segmenter import ALLOWED, Scenes, averaged, save
@@ -173,8 +174,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.02)
     start, step, log = time.time(), 0, []
     while (progress := (time.time() - start) / 60 / options.minutes) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+        set_learning_rate(optimiser, options.rate, step, progress)
         image, kind, colour = regions(rng, scenes, options.batch, size)
         loss, parts = loss_of(model, image, tokenizer(captions(rng)), kind, colour)
         optimiser.zero_grad(set_to_none=True)

@@ -21,7 +21,8 @@ import torch
 from torch.nn import functional
 
 from pcm_ros.models.torchvision_shim import prepare_torchvision
-from training.diffusion_data import Progress, as_input, average_into, keep, pictures, rate, shards, shuffled
+from training.diffusion_data import Progress, as_input, average_into, keep, pictures, shards, shuffled
+from training.learning_rate import set_learning_rate
 from training.precision import mixed_precision
 
 CONFIG = {
@@ -119,8 +120,7 @@ def main() -> None:
     for rows in shuffled(generator, len(rgb), options.batch):
         if progress.share >= 1:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = rate(progress.share, step, options.rate)
+        set_learning_rate(optimiser, options.rate, step, progress.share, warm_up=200)
         x = as_input(rgb[rows])
         mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=device) < 0.5
         x = torch.where(mirrored, x.flip(3), x).contiguous(memory_format=torch.channels_last)

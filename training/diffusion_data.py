@@ -90,11 +90,6 @@ class Progress:
         print(line, flush=True)
 
 
-def rate(share: float, step: int, highest: float, warm_up: int = 200) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to a fiftieth."""
-    return highest * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * share))))
-
-
 def shuffled(generator: torch.Generator, count: int, batch: int) -> Iterator[torch.Tensor]:
     """Rows (batch,) of batches for ever, on the generator's device, each epoch in another order."""
     while True:

@@ -24,7 +24,8 @@ from pcm_ros.models.diffusion import SentenceTokens
 from pcm_ros.models.sentence import DIMENSIONS
 from pcm_ros.models.torchvision_shim import prepare_torchvision
 from training.card import write_card
-from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, rate, shards, shuffled, truths
+from training.diffusion_data import Progress, as_input, average_into, captions, keep, pictures, shards, shuffled, truths
+from training.learning_rate import set_learning_rate
 from training.precision import mixed_precision
 
 # Most work is done at 8 x 8 and 4 x 4: at 16 x 16 there are 64 channels and no attention, which would cost most there.
@@ -221,8 +222,7 @@ def main() -> None:
     for rows in shuffled(generator, len(data), options.batch):
         if progress.share >= 1:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = rate(progress.share, step, options.rate)
+        set_learning_rate(optimiser, options.rate, step, progress.share, warm_up=200)
         draw = torch.rand(4, len(rows), generator=generator, device=device)
         mirrored, said = (draw[0] < 0.5).long(), (draw[1] * data.texts.shape[2]).long()
         x = data.latents[mirrored, rows].float()

@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, save_adapter
 from pcm_ros.tasks.mathematics.notation import EQUATION, compact, prompt, written
+from training.learning_rate import set_learning_rate
 from training.maths_problems import make_problem
 from training.precision import training_precision
 
@@ -238,10 +239,7 @@ def main() -> None:
         examples, step = plan[index]
         progress = max(index / len(plan), (earlier + time.time() - begun) / options.seconds)
         last = index + 1 == len(plan) or progress >= 1
-        rate = options.rate * min(1.0, (index + 1) / options.warmup)
-        rate *= 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        rate = set_learning_rate(optimiser, options.rate, index, progress, options.warmup, lowest=0.03)
         parts = [part for rows in step for part in fitting([examples[row] for row in rows], device)]
         batches = [padded(part, tokenizer.pad_token_id) for part in parts]
         count = sum(len(wanted) for _, _, wanted in batches)

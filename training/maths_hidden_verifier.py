@@ -34,6 +34,7 @@ from pcm_ros.models.low_rank import add_low_rank, additions, merge_adapter, save
 from pcm_ros.tasks.mathematics.notation import EXAMPLES, prompt
 from pcm_ros.tasks.mathematics.verifiers import HiddenStateVerifier
 from training.card import write_card
+from training.learning_rate import set_learning_rate
 from training.maths_adapter import MICRO, fitting, steps_of_epoch
 from training.maths_labels import Sampled, energies_by, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
@@ -193,9 +194,7 @@ def main() -> None:
         for index in range(done, len(plan)):
             progress = max(index / len(plan), (earlier + time.time() - begun) / options.seconds)
             last = index + 1 == len(plan) or progress >= 1
-            rate = options.rate * min(1.0, (index + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-            for settings in optimiser.param_groups:
-                settings["lr"] = rate
+            set_learning_rate(optimiser, options.rate, index, progress, warm_up=50, lowest=0.03)
             batches = [padded(part) for rows in plan[index] for part in fitting([examples[row] for row in rows], device)]
             judged, shared = sum(len(batch.places) for batch in batches), sum(len(batch.ids) for batch in batches)
             total = torch.zeros((), device=device)

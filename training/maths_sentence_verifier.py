@@ -24,6 +24,7 @@ from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.verifiers import SentenceNetwork, SentenceVerifier, sentence_inputs
 from training.card import write_card
+from training.learning_rate import set_learning_rate
 from training.maths_labels import Sampled, beginnings, energies_by, held_out_figures, ranking_loss, sampled
 
 DATA = (
@@ -91,8 +92,7 @@ def main() -> None:
     steps = options.epochs * (len(learnt) // options.batch + 1)
     rng = np.random.default_rng(options.seed)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        set_learning_rate(optimiser, options.rate, step, step / steps, warm_up=50, lowest=0)
         rows = torch.from_numpy(rng.integers(len(learnt), size=options.batch))
         losses = functional.binary_cross_entropy_with_logits(network(inputs[rows].float()), labels[rows], reduction="none")
         loss = (losses * weights[rows]).sum() / weights[rows].sum()

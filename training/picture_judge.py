@@ -25,7 +25,8 @@ from torch.nn import functional
 from pcm_ros.benchmarks.picture_judge import SLOTS, JudgeNetwork, PictureJudge
 from pcm_ros.sim.pictures import KINDS, relation
 from training.card import write_card
-from training.diffusion_data import Progress, as_input, average_into, pictures, placed, rate, shards, shuffled, truths
+from training.diffusion_data import Progress, as_input, average_into, pictures, placed, shards, shuffled, truths
+from training.learning_rate import set_learning_rate
 from training.precision import mixed_precision
 
 DATA = "Pictures of training/diffusion_scenes.py of both splits, and their mirror images; no captions."
@@ -143,8 +144,7 @@ def main() -> None:
         if progress.seconds - saved > 300:
             saved = progress.seconds
             measure()
-        for group in optimiser.param_groups:
-            group["lr"] = rate(progress.share, step, options.rate)
+        set_learning_rate(optimiser, options.rate, step, progress.share, warm_up=200)
         x, wanted = as_input(rgb[rows]), truth[rows].clone()
         draw = torch.rand(4, len(rows), 1, 1, 1, generator=generator, device=device)
         mirrored = draw[0] < 0.5

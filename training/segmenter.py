@@ -23,6 +23,7 @@ from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import HELD_OUT_PAIRS, KINDS
 from training.card import write_card
+from training.learning_rate import set_learning_rate
 from training.lexicon import PAIRS, captions, matches
 from training.precision import mixed_precision
 
@@ -227,9 +228,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-3)
     start, step, seen, log = time.time(), 0, 0, []
     while (progress := (time.time() - start) / 60 / options.minutes) < 1:
-        rate = options.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimiser, options.rate, step, progress)
         loss, parts = loss_of(network, batch(rng, scenes.sample(rng, options.batch)), sentences(rng), rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

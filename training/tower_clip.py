@@ -31,6 +31,7 @@ from pcm_ros.sim.appearance import COLORS
 from pcm_ros.sim.objects import KINDS
 from training.card import LIMITS, write_card
 from training.clip import LEAST_PIXELS, contrast, held_out_figures
+from training.learning_rate import set_learning_rate
 from training.lexicon import PAIRS, captions
 from training.segmenter import Scenes, averaged, save
 
@@ -148,8 +149,7 @@ def train_projections(
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     start, log = time.time(), list[dict[str, float]]()
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / steps)))
+        set_learning_rate(optimiser, rate, step, step / steps)
         loss, parts = batch_loss()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
