@@ -12,25 +12,29 @@ from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
 _MINUS = str.maketrans("–−", "--")
 _FRACTION_SIGN = re.compile(r"[¼-¾⅐-⅞]")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}|(\d)(\d))")
 _GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,])(?=\d{3}(?!\d))")
 """What LaTeX has between thousands: 1{,}200, 1,\\!200, 1\\,200."""
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 """Words behind a number that multiply it."""
-_SCALED = rf"(?:[ ]+(?:{'|'.join(SCALES)})\b)?"
-_QUANTITY = rf"(?:\d+[ ]+\d+/\d+|\d+[ ]*/[ ]*\d+(?!\d|[./]\d)|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w)|{_SCALED}))"
+_SCALED = rf"(?:[ ]++(?:{'|'.join(SCALES)})\b)?"
+_POWER = r"\d+(?:\.\d+)?(?:[ ]*[×x*·][ ]*10)?\^\{?\d{1,2}(?!\d|\.\d)\}?"
+_DOTTED = r"\d{1,3}(?:\.\d{3}){2,}(?!\d|[./]\d)"
+_QUANTITY = rf"(?:\d+[ ]++\d+/\d+|\d+[ ]*+/[ ]*+\d+(?!\d|[./]\d)|{_POWER}|{_DOTTED}|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w)|{_SCALED}))"
 _SPACED = r"\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w)(?:\.\d+)?"
 _STATED = rf"(?:{_SPACED}|{_QUANTITY})"
-_NUMBER = rf"(-|(?:[Mm]inus|[Nn]egative)[ ]+)?[ ]*(?:\((?=[ ]*[$€£]?[ ]*{_STATED}[ ]*\)))?[ ]*\\?[$€£]?[ ]*(-?)[ ]*({_STATED})"
-_NEARLY = r"(?:(?:about|around|approximately|roughly|nearly|almost|exactly|only|just|[~≈])[ ]*)?"
+# Quantifiers that give nothing back (++, *+), or a run of spaces would be shared out among them in all possible ways.
+_OPENED = rf"(?:\((?=[ ]*+[$€£]?[ ]*+{_STATED}[ ]*+\)))?"
+_NUMBER = rf"(-|(?:[Mm]inus|[Nn]egative)[ ]++)?[ ]*+{_OPENED}[ ]*+\\?[$€£]?[ ]*+(-?)[ ]*+({_STATED})"
+_NEARLY = r"(?:(?:about|around|approximately|roughly|nearly|almost|exactly|only|just|[~≈])[ ]*+)?"
 _SAID = (
-    r"(?:####|^[ *_]*A:|\b(?:answer|Answer|ANSWER)(?:[ ]+(?:to|for)[ ]+[^\n.:=\d]{1,60}?)?[ *_]*(?:(?:\bis\b|[:=])[ *_]*)+|\\boxed\{)"
-    rf"[ *_$(]*(?:\\boxed\{{)?{_NEARLY}"
+    r"(?:####|^[ *_]*+A:|\b(?:answer|Answer|ANSWER)(?:[ ]++(?:to|for)[ ]++[^\n.:=\d]{1,60}?)?[ *_]*+(?:(?:\bis\b|[:=])[ *_]*+)++|\\boxed\{)"
+    rf"[ *_$(]*+(?:\\boxed\{{)?{_NEARLY}"
 )
 _WORKED_OUT = r"(?:<<)?[\d \t.,()$€£%]{1,60}[-+*/x×÷·^][-\d \t.,()$€£%+*/x×÷·^]{1,60}=\s*"
-_STATEMENT = re.compile(rf"{_SAID}\s*(?:{_WORKED_OUT})?{_NUMBER}", re.MULTILINE)
+_STATEMENT = re.compile(rf"{_SAID}\s*+(?:{_WORKED_OUT})?{_NUMBER}", re.MULTILINE)
 _ANSWER_LINE = re.compile(
-    rf"[*_]{{0,2}}(?:[^\W\d]+,?[ ])?(?:(?:[Tt]he|[Mm]y|[Oo]ur)[ ])?(?:[Ff]inal[ ])?{_SAID}\s*{_NUMBER}"
+    rf"[*_]{{0,2}}(?:[^\W\d]+,?[ ])?(?:(?:[Tt]he|[Mm]y|[Oo]ur)[ ])?(?:[Ff]inal[ ])?{_SAID}\s*+{_NUMBER}"
     r"\}?[ ]?(?:\\?%)?[*_$)]{0,4}(?:[ ][^\W\d]+){0,3}[.!]?[*_$)]{0,4}"
 )
 _LABELS = re.compile(r"^[ *_]*B:", re.MULTILINE)
@@ -85,7 +89,7 @@ def fractions_in_digits(text: str) -> str:
 def _plain(text: str) -> str:
     """The text with plain signs for minus, and fractions of LaTeX and of one character as 1/2."""
     text = fractions_in_digits(text.translate(_MINUS))
-    return _GROUPED.sub(",", _FRACTION.sub(r" \1/\2", text))
+    return _GROUPED.sub(",", _FRACTION.sub(lambda found: " {}/{}".format(*filter(None, found.groups())), text))
 
 
 def _number_text(found: re.Match[str]) -> str:
@@ -93,6 +97,9 @@ def _number_text(found: re.Match[str]) -> str:
     minus, other, digits = found.groups("")[-3:]
     sign = "-" if minus or other else ""
     digits, _, scale = digits.replace(",", "").partition(" ") if digits.endswith(tuple(SCALES)) else (digits.replace(",", ""), "", "")
+    if re.fullmatch(_DOTTED, digits):
+        digits = digits.replace(".", "")
+    digits = digits.replace("{", "").replace("}", "")
     digits = re.sub(r"\s", "", digits) if re.fullmatch(_SPACED, digits) else re.sub(r" +", " ", digits)
     if scale or "e" in digits.lower():
         value = Fraction(digits) * SCALES.get(scale.strip(), 1)

@@ -108,7 +108,8 @@ def value_of(text: str) -> Fraction | None:
 def written_number(value: Fraction) -> str:
     """A number as solutions write it: 24, 0.2, 1.157625; rounded half to even where that takes more than 8 decimals.
 
-    Decimals that do not end are rounded to 2, 16.67; to 4 below 1, 0.3333; to 8 below 1/100, 0.00333333.
+    Decimals that do not end are rounded to 2, 16.67; to 4 below 1, 0.3333; to 8 below 1/100, 0.00333333;
+    to more where little would be left.
     """
     if value.denominator == 1:
         return str(value.numerator)
@@ -118,7 +119,8 @@ def written_number(value: Fraction) -> str:
             rest //= prime
     size = abs(value)
     decimals = _MOST_DECIMALS if rest == 1 or size < Fraction(1, 100) else 4 if size < 1 else 2
-    units = round(size * 10**decimals)
+    while (units := round(size * 10**decimals)) < 100 and size < Fraction(1, 100):
+        decimals += 4
     whole, part = divmod(units, 10**decimals)
     digits = f"{whole}.{part:0{decimals}d}".rstrip("0").rstrip(".")
     return f"-{digits}" if value < 0 and units else digits

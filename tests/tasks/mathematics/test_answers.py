@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -79,10 +80,35 @@ STATEMENTS = (
         ("#### 2 ½", Fraction(5, 2)),
         ("#### 2¾", Fraction(11, 4)),
         ("½", Fraction(1, 2)),
+        ("The answer is 10^6.", 10**6),
+        ("#### 2 × 10^3", 2000),
+        ("\\boxed{2^{10}}", 1024),
+        ("$\\frac12$", Fraction(1, 2)),
+        ("1.200.000 people", 1_200_000),
+        ("The answer is      minus     5", -5),
     ],
 )
 def test_final_answer(text: str, answer: Fraction | int | None) -> None:
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{begin}{' ' * 4000}{end}"
+            for begin in ("The answer is", "####", "A:", "answer is minus", "answer is (")
+            for end in ("x", "| see |")
+        ),
+        *(f"answer is{filler * 1900}" for filler in ("* ", "- ", " is", "(", "$ ", "1 ", "1/", "about ", "1,000", "1 000 ", ". ")),
+    ],
+)
+def test_no_text_takes_long_to_read(text: str) -> None:
+    """Quantifiers that share a run of spaces out among them took minutes."""
+    began = time.process_time()
+    final_answer(text)
+    in_notation(text)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
