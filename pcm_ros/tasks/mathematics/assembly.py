@@ -55,8 +55,12 @@ def shipped_adapter() -> Path | None:
 
 
 def chosen_adapter(model: Path | None, adapter: Path | None) -> Path | None:
-    """The adapter that was asked for, else the shipped one where the embedded model works."""
-    return adapter or (shipped_adapter() if model is None else None)
+    """The adapter that was asked for, by the path that `shipped_adapter` gives if it is that one; else the shipped one where the embedded
+    model works."""
+    shipped = shipped_adapter()
+    if adapter is None:
+        return shipped if model is None else None
+    return shipped if shipped is not None and adapter.resolve() == shipped.resolve() else adapter
 
 
 def shipped_verifiers(adapter: Path | None) -> tuple[Path | None, Path | None]:

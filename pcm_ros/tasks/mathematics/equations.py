@@ -31,6 +31,20 @@ _GOES_ON = frozenset(["times", "plus", "minus", "divided", "multiplied"])
 """Words behind a number that make it the first operand of something else."""
 _HAS_OPERATOR = re.compile(r"[\d)%.]\s*(?:[-–−+*/×·÷^xX]|\()")
 _STATED = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?\s*(?:\d+ +\d+/\d+|\d+\s*/\s*\d+|{DIGITS})\s?%?")
+_LATEX = (
+    (re.compile(r"\\[dt]?frac\s*\{([^{}\n]{1,60})\}\s*\{([^{}\n]{1,60})\}"), r"(\1)/(\2)"),
+    (re.compile(r"\\(?:boxed|text|textbf|mathrm)\s*\{([^{}\n]{0,60})\}"), r" \1"),
+    (re.compile(r"\\times(?![a-zA-Z]) ?"), "× "),
+    (re.compile(r"\\cdot(?![a-zA-Z]) ?"), "· "),
+    (re.compile(r"\\div(?![a-zA-Z]) ?"), "÷ "),
+    (re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[()\[\]]"), ""),
+    (re.compile(r"\\([$%])"), r"\1"),
+)
+"""What LaTeX writes otherwise: 3 \\times 4, \\frac{12}{4}, \\boxed{7}, \\( and \\)."""
+_THOUSANDS = re.compile(r"(?<![\d.,/])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w|[.,]\d)")
+_RESULT = re.compile(r"=[ ]*[$€£]?$")
+_BEFORE = re.compile(r"(?:^|[-–−+*/x×÷(])[ ]*[$€£]?$")
+_BEHIND = re.compile(r"[ ]*(?:[-–−+*/x×÷=)]|$)")
 _REMAINDER = re.compile(r"[ ,]*(?:(?:with|and)[ ])?(?:an?[ ])?(?:remainder\b|rem\b|[rR][ ]?\d)")
 _LEADING = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?{DIGITS}")
 
@@ -93,7 +107,7 @@ def equations(text: str) -> tuple[Equation, ...]:
     A division with a remainder, 7/2 = 3 remainder 1, has the value 3.
     """
     found = []
-    for line in text.splitlines():
+    for line in map(_plain, text.splitlines()):
         marked_ones = [(match[1], match[2], match.end()) for match in EQUATION.finditer(line)]
         for left, right, end in marked_ones or [(each.expression, each.result, each.end) for each in _written_out(line)]:
             value, stated = value_of(left), value_of(right)
@@ -101,6 +115,22 @@ def equations(text: str) -> tuple[Equation, ...]:
                 value = stated
             found.append(Equation(left.strip(), right.strip(), value, stated))
     return tuple(found)
+
+
+def _plain(line: str) -> str:
+    """A line without LaTeX, and with the numbers of its equations in one piece: $80 000 x 2 as $80000 x 2."""
+    if "\\" in line:
+        for pattern, said in _LATEX:
+            line = pattern.sub(said, line)
+    if "=" not in line:
+        return line
+    parts, place = [], 0
+    for number in _THOUSANDS.finditer(line):
+        before = line[max(0, number.start() - 10) : number.start()]
+        if _RESULT.search(before) or (_BEFORE.search(before) and _BEHIND.match(line, number.end())):
+            parts += [line[place : number.start()], re.sub(r"\s", "", number[0])]
+            place = number.end()
+    return "".join(parts) + line[place:]
 
 
 def _written_out(text: str) -> list[_WrittenOut]:
@@ -206,18 +236,19 @@ def results_of(text: str) -> list[Fraction]:
 
 
 def marked(text: str) -> str:
-    """The text, the equations of lines that have none marked put in marks."""
+    """The text, the equations of lines that have none marked put in marks, such lines without LaTeX."""
     return "\n".join(line if EQUATION.search(line) else _marked(line) for line in text[:LONGEST_SEARCHED].splitlines())
 
 
 def _marked(line: str) -> str:
+    plain = _plain(line)
     parts, place = [], 0
-    for found in _written_out(line):
+    for found in _written_out(plain):
         # links of a chain share a number: each gets its own marks
-        parts.append(line[place : found.start] if found.start >= place else " ")
+        parts.append(plain[place : found.start] if found.start >= place else " ")
         parts.append(f"<<{found.expression.strip()}={found.result.strip()}>>")
         place = found.end
-    return "".join(parts) + line[place:]
+    return "".join(parts) + plain[place:] if parts else line
 
 
 def calculator(line: str) -> str | None:

@@ -190,6 +190,14 @@ def test_equations_written_out_count_where_none_is_marked() -> None:
         ("3x4 = 12 and 2 x 5 = 10", ["3x4=12", "2 x 5=10"]),
         ("1. 3 + 4 = 7 (see 2)", ["3 + 4=7"]),
         ("100(1 + 0.05)^2 = 110.25", ["100(1 + 0.05)^2=110.25"]),
+        ("$80 000 x 20/100 = $16 000", ["$80000 x 20/100=$16000"]),
+        ("600 x 30 = 18 000 in 2 years", ["600 x 30=18000"]),
+        (r"\(3 \times 4 = 12\)", ["3 × 4=12"]),
+        (r"$3 \times 4 = 12$", ["$3 × 4=12"]),
+        (r"3\cdot4 = \boxed{12}", ["3· 4=12"]),
+        (r"So \[ \frac{12}{4} = 3 \text{ eggs} \]", ["(12)/(4)=3"]),
+        (r"\left(3+4\right) \div 2 = \$3.50", ["(3+4) ÷ 2=$3.50"]),
+        (r"20\% \times 50 = 10", ["20% × 50=10"]),
         # not whole, or none at all
         ("12 eggs - 4 = 8", []),
         ("x + 5 = 12", []),
@@ -225,7 +233,7 @@ def test_equations_written_out_are_read_whatever_stands_around(pair: tuple[str, 
 
 def test_reading_equations_takes_time_in_proportion_to_the_text() -> None:
     start = time.process_time()
-    for part in ("1 + ", "(", "1=", "1 ", "$", "-", "1,", "1/2 = ", "x", "answer is "):
+    for part in ("1 + ", "(", "1=", "1 ", "$", "-", "1,", "1/2 = ", "x", "answer is ", "\\frac{1}", "\\text{", "1 000 ", " = 000"):
         equations(part * 2000)
         in_notation(part * 2000)
         final_answer(part * 2000)

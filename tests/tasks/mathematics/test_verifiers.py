@@ -310,6 +310,8 @@ def test_shipped_verifiers_join_with_the_shipped_adapter_alone(tmp_path: Path, m
     paths["ADAPTER"].touch()
     paths["SENTENCE"].touch()
     assert assembly.chosen_adapter(None, None) == paths["ADAPTER"]
+    monkeypatch.chdir(tmp_path)
+    assert assembly.chosen_adapter(None, Path(paths["ADAPTER"].name)) == paths["ADAPTER"], "in whatever words"
     assert assembly.shipped_verifiers(paths["ADAPTER"]) == (paths["SENTENCE"], None)
     assert assembly.shipped_verifiers(assembly.chosen_adapter(tmp_path, None)) == (None, None)
     assert assembly.shipped_verifiers(tmp_path / "another.safetensors") == (None, None)
