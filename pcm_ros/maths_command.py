@@ -107,7 +107,8 @@ def solve_and_show(question: str, options: Options, as_json: bool = False) -> in
 def show(solution: Solution, console: Console) -> None:
     """A solution for people: answer, steps with the energies of each scorer, runners-up, agreement."""
     if solution.answer is None:
-        console.print("[bold red]no answer[/]: no solution was completed", _why(solution))
+        nothing = "no solution states a number" if solution.complete else "no solution was completed"
+        console.print(f"[bold red]no answer[/]: {nothing}", _why(solution))
     else:
         console.print(Text.assemble(("answer: ", "bold"), (solution.answer, "bold green"), _why(solution)))
     names = sorted({name for step in solution.steps for name in step.energies})
@@ -127,7 +128,7 @@ def show(solution: Solution, console: Console) -> None:
             table.add_row(candidate.answer or "none", f"{candidate.answer_energy:.2f}", shown)
         console.print(table)
     if solution.answer is not None:
-        console.print(f"agreement of the scorers {solution.agreement:.2f}, share of the draws with this answer {solution.votes:.2f}")
+        console.print(f"agreement of the scorers {solution.agreement:.2f}, share of the votes for this answer {solution.votes:.2f}")
     console.print(f"{solution.tokens} tokens in {solution.seconds:.1f} s")
     for name, reason in solution.dropped.items():
         console.print(Text(f"left out in the last round: {name}: {reason}", "yellow"))

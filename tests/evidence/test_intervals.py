@@ -126,6 +126,21 @@ def test_outcomes_that_are_worth_a_part_have_intervals_and_tests_too() -> None:
     assert (better.p_value, better.only_a, better.difference.value) == (pytest.approx(2 / 2**6), 6, 0.5)
 
 
+def test_an_expectation_is_no_worse_or_better_than_what_it_is_the_expectation_of() -> None:
+    rng = np.random.default_rng(0)
+    chances = rng.choice([0.1, 0.2, 0.3], 400)
+    expected = {str(n): float(chance) for n, chance in enumerate(chances)}
+    p_values = []
+    for _ in range(40):
+        outcome = {str(n): bool(hit) for n, hit in enumerate(rng.random(400) < chances)}
+        p_values.append(paired(outcome, expected).p_value)
+    assert sum(p < 0.05 for p in p_values) <= 6, "2 of 40 by chance; the sign test found a difference in all of them"
+    better = {key: value + 0.08 * (n % 2) for n, (key, value) in enumerate(expected.items())}
+    assert paired(better, expected).p_value < 0.01
+    outcome = {str(n): bool(hit) for n, hit in enumerate(rng.random(400) < chances + 0.12)}
+    assert paired(outcome, expected).p_value < 0.01
+
+
 def test_pairs_need_the_same_items() -> None:
     with pytest.raises(ValueError, match="2 only in the first, 1 only in the second"):
         paired({"1": True, "2": True, "3": False}, {"1": True, "4": True})

@@ -50,7 +50,7 @@ WORDS: dict[str, tuple[Fraction, ...]] = {
 }
 WORDS |= {word + plural: (Fraction(1, part), Fraction(part)) for part, word in enumerate(_PARTS.split(), 3) for plural in ("", "s")}
 """Words that say a number by themselves, and what it may be; cardinal numbers are read by `_Cardinal`."""
-COMMON = frozenset(map(Fraction, ("1/100", 1, 2, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
+COMMON = frozenset((Fraction(1, 100), *map(Fraction, (1, 2, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000))))
 """Numbers that a solution may bring in by itself: days of a week, hours, months, cents, per cent (50 * .01), two halves."""
 _PLAIN = """
 a an the of in on at to for from with and or is are was were be been has have had does do did how many much what when where which who if

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -73,8 +73,8 @@ class Solution:
     """What the ensemble agreed on.
 
     Attributes:
-        question: as given. answer: the number as text; None = no solution was completed.
-        steps: of the chosen solution, the best one with that answer (the best partial one if none was completed).
+        question: as given. answer: the number as text; None = no solution was completed, or none states a number.
+        steps: of the chosen solution, the best one with that answer (the best one without, or the best partial one, if there is none).
         energy: of the answer, see `Candidate.answer_energy`; +inf = none.
         runners_up: the best candidates with other answers, one for each answer, the best answer first.
         agreement: 0..1, how far the scorers agree on the choice (`ScoreTable.agreement`). votes: share of the votes for the answer.
@@ -376,8 +376,12 @@ class Solver:
         ranked, iteration = compared
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
-        by_answer = sorted(ranked, key=lambda entry: entry[1].answer_energy)  # of one answer the best solution first
+        by_answer = sorted(ranked, key=lambda entry: (entry[1].answer is None, entry[1].answer_energy))  # of one the best solution first
         row, best = by_answer[0]
+        if best.answer is None:  # whole solutions, but none states a number
+            return replace(
+                unsolved(question, reason, time.monotonic() - started, found.steps(drawn[row].text), spent, weights), complete=not reason
+            )
         others: dict[str | None, Candidate] = {}
         for _, candidate in by_answer:
             if candidate.answer != best.answer:

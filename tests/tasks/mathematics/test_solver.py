@@ -188,6 +188,17 @@ class LateAtLast(WaitsForTheDeadline):
         return torch.zeros(len(batch), dtype=torch.float64) if self.asked == 1 else super().energy(batch, context)
 
 
+@pytest.mark.parametrize(("lines", "answer"), [(["Nobody knows."], None), (["Nobody knows.", "Nobody knows.", "#### 3"], "3")])
+def test_a_solution_without_a_number_is_no_answer(lines: list[str], answer: str | None) -> None:
+    model: Any = ScriptedModel({"": lines})
+    solver = Solver(StepGenerator(model, len(lines), 1), [GeneratorLikelihood()], width=3)
+    found = solver.solve("How many?", seed=0)
+    solver.close()
+    assert (found.answer, found.complete, found.reason) == (answer, True, "")
+    assert (found.energy == math.inf) == (answer is None) == (found.votes == 0)
+    assert [step.written for step in found.steps] == [lines[-1]], "the best one is shown in any case"
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_choice_that_the_deadline_cut_short_says_so(alone: bool) -> None:
     model: Any = ScriptedModel({"": ["#### 3", "#### 4"]})
