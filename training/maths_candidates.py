@@ -1,4 +1,4 @@
-"""Draw whole solutions of training problems as the solver does, and note what each expert says of them: what weights are fitted to.
+"""Draw whole solutions of training problems, plain samples, and note what each expert says of them: what weights are fitted to.
 
     python -m training.maths_candidates --data gsm8k/train.jsonl --out runs/maths/candidates.jsonl
 

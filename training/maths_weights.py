@@ -5,7 +5,7 @@
 Copied to pcm_ros/models/weights/maths-weights.json, they are what the solver and `pcm bench maths` count the experts with.
 
 A conditional logit (McFadden, "Conditional logit analysis of qualitative choice behavior", 1974) on what `maths_candidates.py` drew: the
-probability of a solution is softmax(-sum_s w_s e_s) over those of its problem, and the right ones shall have all of it. e_s are the
+probability of a draw is softmax(-sum_s w_s e_s) over those of its problem, and the right ones shall have all of it. e_s are the
 expert's energies, either in z-scores among the solutions of a problem, or as they are, in units of their usual spread within a problem:
 then an expert to whom all solutions of a problem are nearly the same has nearly no say there. Weights are >= 0, and a penalty draws them
 to 1. Which of the two, and how strong the penalty, is found by leaving out a fifth of the problems in turn: what makes their right
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +28,18 @@ from pcm_ros.consensus.energies import Normalise, normalised
 from pcm_ros.tasks.mathematics.solver import answer_energies
 from training.maths_labels import text_of
 
-PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Solutions of one problem: scaled energies (K, S) float64, which are right (K,) bool, and their answers."""
+    """Solutions of one problem: scaled energies (K, S) float64, which are right (K,) bool, their answers, and how often each was drawn."""
 
     scores: Tensor
     right: Tensor
     answers: tuple[str, ...]
+    votes: tuple[float, ...]
 
     @property
     def informative(self) -> bool:
@@ -57,7 +58,7 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
         ValueError: an expert is missing somewhere: it was left out while they were drawn.
     """
     names: tuple[str, ...] = ()
-    found: list[tuple[Tensor, Tensor, tuple[str, ...]]] = []
+    found: list[tuple[Tensor, Tensor, tuple[str, ...], tuple[float, ...]]] = []
     for line in text_of(path).splitlines():
         entry = json.loads(line)
         candidates = entry["candidates"]
@@ -69,7 +70,7 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
         energies = torch.tensor([[each["energies"][name] for name in names] for each in candidates], dtype=torch.float64)
         scores = torch.stack([normalised(column, normalise) for column in energies.T], dim=1)
         right = torch.tensor([each["right"] for each in candidates])
-        found.append((scores, right, tuple(each["answer"] for each in candidates)))
+        found.append((scores, right, *(tuple(each[key] for each in candidates) for key in ("answer", "votes"))))
     units = torch.ones(len(names), dtype=torch.float64)
     if normalise == "none":
         spread = torch.stack([scores.var(dim=0, correction=0) for scores, *_ in found if len(scores) > 1]).mean(dim=0).sqrt()
@@ -78,8 +79,8 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
 
 
 def surprise(problem: Choice, weights: Tensor) -> Tensor:
-    """() -log of the probability of the right solutions, nats."""
-    odds = -(problem.scores @ weights)
+    """() -log of the probability that a draw which was right is one of the right solutions, nats."""
+    odds = torch.tensor(problem.votes, dtype=torch.float64).log() - problem.scores @ weights
     return odds.logsumexp(0) - odds[problem.right].logsumexp(0)
 
 
@@ -111,32 +112,46 @@ def fitted(problems: Sequence[Choice], penalty: float) -> Tensor:
 
 def chosen(problem: Choice, weights: Tensor, weights_fitted: bool = False) -> float:
     """Whether the answer of least energy is right (`answer_energies`); ties are shared."""
-    energies = answer_energies(problem.answers, (problem.scores @ weights).tolist(), weights_fitted)
+    energies = answer_energies(problem.answers, (problem.scores @ weights).tolist(), problem.votes if weights_fitted else None)
     totals = torch.tensor(energies, dtype=torch.float64)
     tied = totals <= totals.min() + 1e-9
     return float(problem.right[tied].double().mean())
 
 
-def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float, seed: int = 0) -> dict[str, float]:
-    """Share of problems whose chosen solution is right: of each expert alone, of the plain sum, and of weights fitted to other problems.
+def left_out(problems: Sequence[Choice], penalty: float, seed: int = 0) -> tuple[float, float]:
+    """A fifth of the problems in turn with weights that are fitted to the others.
 
-    Also "nats": -log of the probability that the latter give the right solutions, mean of the problems with right and wrong ones.
+    Returns:
+        The share whose answer of least energy is right; -log of the probability of the right solutions (nats), mean of the problems with
+        right and wrong ones.
     """
     fold = np.random.default_rng(seed).permutation(len(problems)) % FOLDS
-    alone = dict(zip(names, torch.eye(len(names), dtype=torch.float64), strict=True))
-    ways = alone | {"sum": torch.ones(len(names), dtype=torch.float64)}
-    figures = {name: float(np.mean([chosen(problem, weights) for problem in problems])) for name, weights in ways.items()}
     right, nats = [], []
     for number in range(FOLDS):
         weights = fitted([problem for problem, part in zip(problems, fold, strict=True) if part != number], penalty)
-        left_out = [problem for problem, part in zip(problems, fold, strict=True) if part == number]
-        right += [chosen(problem, weights, weights_fitted=True) for problem in left_out]
-        nats += [float(surprise(problem, weights)) for problem in left_out if problem.informative]
-    return figures | {
-        "fitted": float(np.mean(right)),
-        "nats": float(np.mean(nats)),
-        "any": float(np.mean([bool(problem.right.any()) for problem in problems])),
-    }
+        others = [problem for problem, part in zip(problems, fold, strict=True) if part == number]
+        right += [chosen(problem, weights, weights_fitted=True) for problem in others]
+        nats += [float(surprise(problem, weights)) for problem in others if problem.informative]
+    return float(np.mean(right)), float(np.mean(nats))
+
+
+def worth(names: Sequence[str], problems: Sequence[Choice], penalty: float) -> dict[str, float]:
+    """Share of problems whose chosen answer is right.
+
+    Of each expert alone and of the plain sum: that of the solution of least energy. "fitted": `left_out`, all solutions of an answer
+    together; "nats" likewise. "any": of any solution.
+    """
+    alone = dict(zip(names, torch.eye(len(names), dtype=torch.float64), strict=True))
+    ways = alone | {"sum": torch.ones(len(names), dtype=torch.float64)}
+    figures = {name: float(np.mean([chosen(problem, weights) for problem in problems])) for name, weights in ways.items()}
+    right, nats = left_out(problems, penalty)
+    return figures | {"fitted": right, "nats": nats, "any": float(np.mean([bool(problem.right.any()) for problem in problems]))}
+
+
+def fitted_alone(names: Sequence[str], problems: Sequence[Choice], penalty: float) -> dict[str, float]:
+    """`left_out`'s share for each expert alone, weighed against the votes: what the others add is the rest."""
+    columns = {name: [replace(problem, scores=problem.scores[:, [place]]) for problem in problems] for place, name in enumerate(names)}
+    return {name: left_out(these, penalty)[0] for name, these in columns.items()}
 
 
 def main() -> None:
@@ -159,6 +174,7 @@ def main() -> None:
         "problems": len(problems),
         "informative": sum(problem.informative for problem in problems),
         "cross_validated": {name: round(value, 4) for name, value in figures[way, penalty].items()},
+        "cross_validated_alone": {name: round(value, 4) for name, value in fitted_alone(names, problems, penalty).items()},
     }
     options.out.write_text(json.dumps(made, indent=2) + "\n")
     print(json.dumps(made, indent=2))

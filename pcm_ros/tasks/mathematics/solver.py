@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -351,7 +352,7 @@ class Solver:
         table, totals = iteration.table, iteration.table.total.tolist()
         values = [final_answer(one.text) for one in drawn]
         answers = [None if value is None else written_number(value) for value in values]
-        energies = answer_energies(answers, totals, self.weighing.fitted)
+        energies = answer_energies(answers, totals, parts["votes"] if self.weighing.fitted else None)
         compared = [
             (row, Candidate(answers[row], display(drawn[row].text), totals[row], drawn[row].votes, table.energies_of(row), energies[row]))
             for row in table.total.argsort(stable=True).tolist()
@@ -416,17 +417,21 @@ class _Remembers(Protocol):
     def forget(self) -> None: ...
 
 
-def answer_energies(answers: Sequence[str | None], totals: Sequence[float], fitted: bool) -> list[float]:
+def answer_energies(answers: Sequence[str | None], totals: Sequence[float], votes: Sequence[float] | None) -> list[float]:
     """The energy of each solution's answer, from those of the solutions; without an answer, its own.
 
-    Where weights are fitted (training/maths_weights.py), p(solution) = exp(-total) / Z, and an answer is as probable as all solutions with
-    it together: -log of the sum of exp(-total) over them. Another answer than the best solution's may be the best then. Else the least
-    total of the solutions with this answer.
+    Where weights are fitted (training/maths_weights.py), what was drawn is right with a probability in proportion to exp(-total), and an
+    answer is as probable as all draws of it together: -log of the sum of votes * exp(-total) over its solutions, votes being shares of
+    all. Another answer than the best solution's may be the best then. With equal totals it is that of most votes.
+
+    Args:
+        votes: how often each solution was drawn; None = weights are not fitted: the least total of the solutions with this answer.
     """
     exponents: dict[str | None, list[float]] = {}
-    for answer, total in zip(answers, totals, strict=True):
-        exponents.setdefault(answer, []).append(-total)
-    joined = torch.Tensor.logsumexp if fitted else torch.Tensor.amax
+    shares = [0.0] * len(totals) if votes is None else [math.log(max(count, 1e-12) / max(sum(votes), 1e-12)) for count in votes]
+    for answer, total, share in zip(answers, totals, shares, strict=True):
+        exponents.setdefault(answer, []).append(share - total)
+    joined = torch.Tensor.amax if votes is None else torch.Tensor.logsumexp
     best = {answer: -float(joined(torch.tensor(each, dtype=torch.float64), 0)) for answer, each in exponents.items()}
     return [total if answer is None else best[answer] for answer, total in zip(answers, totals, strict=True)]
 

@@ -73,10 +73,12 @@ def test_consensus_finds_the_answer_and_shows_the_energies(consensus: Solver, qu
 
 def test_solutions_of_an_answer_count_together_where_weights_are_fitted() -> None:
     answers, totals = ["7", "8", "8", None, None], [0.0, 0.5, 0.5, -9.0, -9.0]
-    apart, together = (answer_energies(answers, totals, fitted) for fitted in (False, True))
+    apart, together = (answer_energies(answers, totals, votes) for votes in (None, [1.0] * 5))
     assert apart == [0.0, 0.5, 0.5, -9.0, -9.0]
-    assert together == pytest.approx([0.0, 0.5 - math.log(2), 0.5 - math.log(2), -9.0, -9.0])
-    assert answer_energies(["7"], [math.inf], True) == [math.inf]
+    assert together == pytest.approx([math.log(5), 0.5 + math.log(5 / 2), 0.5 + math.log(5 / 2), -9.0, -9.0])
+    assert answer_energies(["7"], [math.inf], [1.0]) == [math.inf]
+    often, seldom = answer_energies(["7", "8"], [0.5, 0.0], [9.0, 1.0])
+    assert often < seldom, "what was hardly ever drawn needs a much lower energy"
 
 
 @pytest.mark.parametrize(("fitted", "answer", "text"), [(False, "7", "#### 7"), (True, "8", "#### 8.0")])

@@ -34,7 +34,7 @@ def made_up(count: int, seed: int = 0) -> list[Choice]:
         truth = (~right).double()
         scores = torch.stack([truth * gain + torch.tensor(rng.normal(size=8)) for gain in (2.5, 0.5, -1.0)], dim=1)
         answers = tuple("right" if good else str(row) for row, good in enumerate(right.tolist()))
-        problems.append(Choice(scores, right, answers))
+        problems.append(Choice(scores, right, answers, (1.0,) * 8))
     return problems
 
 
@@ -65,7 +65,7 @@ def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, 
         right = rng.random(6) < 0.4
         energies = np.where(right, 0.0, 2.0) + rng.normal(size=6)
         each = [
-            {"answer": "7", "right": bool(good), "energies": {"agreement": value, "hidden": 10 * value, "numbers": 0.0}}
+            {"answer": "7", "votes": 1.0, "right": bool(good), "energies": {"agreement": value, "hidden": 10 * value, "numbers": 0.0}}
             for good, value in zip(right, energies.tolist(), strict=True)
         ]
         lines.append({"source": "gsm8k", "index": number, "candidates": each})
@@ -86,7 +86,7 @@ def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, 
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
-    all_right = Choice(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]), ("7", "7"))
+    all_right = Choice(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([True, True]), ("7", "7"), (1.0, 1.0))
     with pytest.raises(ValueError, match="right and wrong"):
         fitted([all_right], 0.1)
 
