@@ -18,6 +18,7 @@ _GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,])(?=\d{3}(?!\d))")
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 """Words behind a number that multiply it."""
 _SCALED = rf"(?:[ ]++(?:{'|'.join(SCALES)})\b)?"
+# Powers, 2 * 10^3, and thousands with points, 1.200.000, which with one point would be decimals.
 _POWER = r"\d+(?:\.\d+)?(?:[ ]*[×x*·][ ]*10)?\^\{?\d{1,2}(?!\d|\.\d)\}?"
 _DOTTED = r"\d{1,3}(?:\.\d{3}){2,}(?!\d|[./]\d)"
 _QUANTITY = rf"(?:\d+[ ]++\d+/\d+|\d+[ ]*+/[ ]*+\d+(?!\d|[./]\d)|{_POWER}|{_DOTTED}|{DIGITS}(?:[eE][-+]?\d{{1,2}}(?!\w)|{_SCALED}))"

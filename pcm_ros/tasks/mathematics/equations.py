@@ -41,6 +41,7 @@ _LATEX = (
     (re.compile(r"\\([$%])"), r"\1"),
 )
 """What LaTeX writes otherwise: 3 \\times 4, \\frac{12}{4}, \\boxed{7}, \\( and \\)."""
+# Thousands with spaces are one number only where an equation goes on on either side: "in 2 100 + 5 = 105" has a 100.
 _THOUSANDS = re.compile(r"(?<![\d.,/])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w|[.,]\d)")
 _RESULT = re.compile(r"=[ ]*[$€£]?$")
 _BEFORE = re.compile(r"(?:^|[-–−+*/x×÷(])[ ]*[$€£]?$")
