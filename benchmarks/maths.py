@@ -167,7 +167,7 @@ def measure_speed(model: LanguageModel, preamble: str, item: Item, beam: int, pr
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Accuracies, the ensemble's differences to each of the others (paired: Newcombe's interval, `NAME.p`), how often
+    """Accuracies, the ensemble's differences to each of the others (`paired`, its p-value as `NAME.p`), how often
     a scorer was dropped (`dropped.NAME`), what it cost, and speeds."""
     whole = [record for record in records if "error" not in record]
     results: dict[str, Estimate] = {}

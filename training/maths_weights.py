@@ -79,7 +79,7 @@ def choices(path: Path, normalise: Normalise = "zscore") -> tuple[tuple[str, ...
 
 
 def surprise(problem: Choice, weights: Tensor) -> Tensor:
-    """() -log of the probability that a draw which was right is one of the right solutions, nats."""
+    """() -log of the probability of the right draws, nats: that of each draw is in proportion to exp(-energy)."""
     odds = torch.tensor(problem.votes, dtype=torch.float64).log() - problem.scores @ weights
     return odds.logsumexp(0) - odds[problem.right].logsumexp(0)
 

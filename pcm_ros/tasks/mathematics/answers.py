@@ -8,13 +8,11 @@ from fractions import Fraction
 
 from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of, written_number
 from pcm_ros.tasks.mathematics.equations import marked
+from pcm_ros.tasks.mathematics.latex import without_latex
 from pcm_ros.tasks.mathematics.notation import ANSWER, EQUATION, compact
 
 _MINUS = str.maketrans("–−", "--")
 _FRACTION_SIGN = re.compile(r"[¼-¾⅐-⅞]")
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d{1,30})\s*\}\s*\{\s*(\d{1,30})\s*\}|(\d)(\d))")
-_GROUPED = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,])(?=\d{3}(?!\d))")
-"""What LaTeX has between thousands: 1{,}200, 1,\\!200, 1\\,200."""
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 """Words behind a number that multiply it."""
 _SCALED = rf"(?:[ ]++(?:{'|'.join(SCALES)})\b)?"
@@ -88,9 +86,8 @@ def fractions_in_digits(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text with plain signs for minus, and fractions of LaTeX and of one character as 1/2."""
-    text = fractions_in_digits(text.translate(_MINUS))
-    return _GROUPED.sub(",", _FRACTION.sub(lambda found: " {}/{}".format(*filter(None, found.groups())), text))
+    """The text with plain signs for minus, without LaTeX, and with fractions of one character as 1/2."""
+    return without_latex(fractions_in_digits(text.translate(_MINUS)))
 
 
 def _number_text(found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from pcm_ros.tasks.mathematics.arithmetic import DIGITS, value_of, written_number
+from pcm_ros.tasks.mathematics.latex import unframed, without_latex
 from pcm_ros.tasks.mathematics.notation import EQUATION
 
 LONGEST_SEARCHED = 10_000
@@ -31,16 +32,6 @@ _GOES_ON = frozenset(["times", "plus", "minus", "divided", "multiplied"])
 """Words behind a number that make it the first operand of something else."""
 _HAS_OPERATOR = re.compile(r"[\d)%.]\s*(?:[-–−+*/×·÷^xX]|\()")
 _STATED = re.compile(rf"[-–−]?\s*[$€£]?\s*[-–−]?\s*(?:\d+ +\d+/\d+|\d+\s*/\s*\d+|{DIGITS})\s?%?")
-_LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{([^{}\n]{1,60})\}\s*\{([^{}\n]{1,60})\}"), r"(\1)/(\2)"),
-    (re.compile(r"\\(?:boxed|text|textbf|mathrm)\s*\{([^{}\n]{0,60})\}"), r" \1"),
-    (re.compile(r"\\times(?![a-zA-Z]) ?"), "× "),
-    (re.compile(r"\\cdot(?![a-zA-Z]) ?"), "· "),
-    (re.compile(r"\\div(?![a-zA-Z]) ?"), "÷ "),
-    (re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[()\[\]]"), ""),
-    (re.compile(r"\\([$%])"), r"\1"),
-)
-"""What LaTeX writes otherwise: 3 \\times 4, \\frac{12}{4}, \\boxed{7}, \\( and \\)."""
 # Thousands with spaces are one number only where an equation goes on on either side: "in 2 100 + 5 = 105" has a 100.
 _THOUSANDS = re.compile(r"(?<![\d.,/])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?![\d/]|-?\w|[.,]\d)")
 _RESULT = re.compile(r"=[ ]*[$€£]?$")
@@ -108,7 +99,7 @@ def equations(text: str) -> tuple[Equation, ...]:
     A division with a remainder, 7/2 = 3 remainder 1, has the value 3.
     """
     found = []
-    for line in map(_plain, text.splitlines()):
+    for line in map(_in_plain_signs, text.splitlines()):
         marked_ones = [(match[1], match[2], match.end()) for match in EQUATION.finditer(line)]
         for left, right, end in marked_ones or [(each.expression, each.result, each.end) for each in _written_out(line)]:
             value, stated = value_of(left), value_of(right)
@@ -118,11 +109,9 @@ def equations(text: str) -> tuple[Equation, ...]:
     return tuple(found)
 
 
-def _plain(line: str) -> str:
+def _in_plain_signs(line: str) -> str:
     """A line without LaTeX, and with the numbers of its equations in one piece: $80 000 x 2 as $80000 x 2."""
-    if "\\" in line:
-        for pattern, said in _LATEX:
-            line = pattern.sub(said, line)
+    line = unframed(without_latex(line))
     if "=" not in line:
         return line
     parts, place = [], 0
@@ -242,7 +231,7 @@ def marked(text: str) -> str:
 
 
 def _marked(line: str) -> str:
-    plain = _plain(line)
+    plain = _in_plain_signs(line)
     parts, place = [], 0
     for found in _written_out(plain):
         # links of a chain share a number: each gets its own marks
