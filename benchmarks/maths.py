@@ -50,7 +50,7 @@ class _Prepared:
         if self.mode == "select":
             # no generator made the given solutions: it has nothing to say, and is never asked
             asked = [expert for expert in experts if expert.name != "generator"]
-            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked)
+            self.ensemble = Solver(StepGenerator(self.generating, 1, 1), asked, assembly.expert_weighing(weights, asked))
             return
         weighing = assembly.expert_weighing(weights, experts)
         count, heat = self.beam * self.proposals, config["temperature"]
@@ -83,8 +83,9 @@ def _select(item: Item, ensemble: Solver) -> dict[str, Any]:
     if "agreement" in energies:
         credit["majority"] = shared(energies["agreement"], right)
     credit |= {f"scorer.{name}": shared(values, right) for name, values in energies.items()}
-    credit["ensemble"] = shared(list(ranking.totals), right)
+    credit["ensemble"] = shared(list(ranking.answers), right)
     record = {"credit": credit, "energies": energies, "totals": list(ranking.totals), "correct": list(item.correct)}
+    record["answers"] = list(ranking.answers)
     return record | {"scorers": list(names), "dropped": dropped} | successes(credit)
 
 
@@ -260,8 +261,7 @@ def bench(
     if verifiers:
         shipped = assembly.shipped_verifiers(tuned)
         sentence, hidden = sentence or shipped[0], hidden or shipped[1]
-    paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden}
-    paths["weights"] = assembly.shipped_weights(tuned) if mode == "solve" else None
+    paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden, "weights": assembly.shipped_weights(tuned)}
     config = {
         "mode": mode,
         "data": str(data),

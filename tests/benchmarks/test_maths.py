@@ -350,7 +350,9 @@ def test_weights_of_the_package_count_and_are_in_the_configuration(
     counts = dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))
     assert counts["arithmetic"] == 3.0 and counts["numbers"] == 1.0 and counts["generator"] == 0.5
     config = bench(tmp_path / "y.json", mode="select", data=data, model=model, progress=False).config
-    assert config["weights"] == "" and content_digest(fitted) not in config["contents"], "they say nothing of given solutions"
+    assert config["weights"] == str(fitted) and content_digest(fitted) in config["contents"]
+    ensemble = maths._Prepared(config).ensemble.ensemble
+    assert "generator" not in ensemble.names and dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True))["arithmetic"] == 3.0
 
 
 def test_the_usual_tokens_are_the_default(model: Path, data: Path, tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def progress(
 
 
 def rank(question: str, solutions: Sequence[str]) -> Ranking:
-    """Order given solutions of a word problem, best first, by the same experts, each of which counts once.
+    """Order given solutions of a word problem, best first, by the same ensemble.
 
     It waits for its turn, see `progress`.
 

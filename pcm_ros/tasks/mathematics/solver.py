@@ -116,11 +116,13 @@ class Ranking:
     """The ensemble's order of given solutions.
 
     Attributes:
-        order: indices, best first. totals: energy of each solution as given. table: all energies.
+        order: indices, best first: by their answers, those without one last, and those of one answer by their own energies.
+        totals: energy of each solution as given. answers: energy of its answer, see `answer_energies`. table: all energies.
     """
 
     order: tuple[int, ...]
     totals: tuple[float, ...]
+    answers: tuple[float, ...]
     table: ScoreTable
 
 
@@ -210,8 +212,7 @@ class Solver:
 
     Args:
         generator: proposes steps; it keeps what it read of one question, so one problem is solved at a time.
-        scorers: the experts. weighing: how much each counts on what the generator proposes, and what is added up. On given solutions, which
-            come from elsewhere, each counts once, in z-scores.
+        scorers: the experts. weighing: how much each counts, and what is added up.
         width: beams. distinct: whether equal beams are one.
     """
 
@@ -226,7 +227,6 @@ class Solver:
         self.generator = generator
         self.weighing = weighing = weighing or Weighing()
         self.ensemble = Ensemble(scorers, weighing.weights, normalise=weighing.normalise, quorum=1)
-        self.unweighted = Ensemble(scorers, normalise="zscore", quorum=1)
         self.beam = Beam(width, distinct=distinct)
 
     def solve(self, question: str, seed: int = 0, deadline: float | None = None, max_tokens: int | None = None) -> Solution:
@@ -284,7 +284,7 @@ class Solver:
     def judged(self, question: str, drawn: Sequence[Drawn]) -> tuple[Candidate, ...]:
         """What the ensemble says of complete solutions beside each other, best first. Raises QuorumError."""
         with self._remembering():
-            compared, _ = self._compared(drawn, Problem(checked_question(question)))
+            compared, _ = self._compared(_as_drawn(drawn), Problem(checked_question(question)))
             return tuple(candidate for _, candidate in compared)
 
     @contextlib.contextmanager
@@ -325,8 +325,8 @@ class Solver:
         return "steps"
 
     def rank(self, question: str, solutions: Sequence[str]) -> Ranking:
-        """Order given solutions by the ensemble's energy: selection without a generator. They are put into the experts' notation first,
-        where that does not make them too long, and all count as complete.
+        """Order given solutions as the search orders its own at the end: selection without a generator. They are put into the experts'
+        notation first, where that does not make them too long; all count as complete, and each as drawn once.
 
         Raises:
             UnusableQuestion: see `checked_question`.
@@ -341,23 +341,21 @@ class Solver:
         texts = [text if _bytes(marked := in_notation(text)) > LONGEST_TEXT else marked for text in solutions]
         batch = solutions_batch(texts, [True] * count, [1.0] * count, [0.0] * count, [0] * count)
         with self._remembering():
-            iteration = _judged(self.unweighted, batch, Problem(checked_question(question)))
-        totals = iteration.table.total
-        return Ranking(tuple(totals.argsort(stable=True).tolist()), tuple(totals.tolist()), iteration.table)
+            compared, iteration = self._compared(batch, Problem(checked_question(question)))
+        given = dict(compared)
+        answers = tuple(given[row].answer_energy for row in range(count))
+        return Ranking(tuple(row for row, _ in compared), tuple(iteration.table.total.tolist()), answers, iteration.table)
 
-    def _compared(self, drawn: Sequence[Drawn], problem: Problem) -> tuple[list[tuple[int, Candidate]], Iteration]:
-        """Complete solutions judged beside each other, best first, each with its place among those given: its row in the iteration."""
-        parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
-        iteration = _judged(self.ensemble, solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts), problem)
-        table, totals = iteration.table, iteration.table.total.tolist()
-        values = [final_answer(one.text) for one in drawn]
+    def _compared(self, batch: Batch, problem: Problem) -> tuple[list[tuple[int, Candidate]], Iteration]:
+        """Complete solutions judged beside each other, each with its row, in the order of `Ranking`."""
+        iteration = _judged(self.ensemble, batch, problem)
+        texts, votes, totals = texts_of(batch), batch.extras["votes"].tolist(), iteration.table.total.tolist()
+        values = [final_answer(text) for text in texts]
         answers = [None if value is None else written_number(value) for value in values]
-        energies = answer_energies(answers, totals, parts["votes"] if self.weighing.fitted else None)
-        compared = [
-            (row, Candidate(answers[row], display(drawn[row].text), totals[row], drawn[row].votes, table.energies_of(row), energies[row]))
-            for row in table.total.argsort(stable=True).tolist()
-        ]
-        return compared, iteration
+        energies = answer_energies(answers, totals, votes if self.weighing.fitted else None)
+        each = zip(answers, map(display, texts), totals, votes, map(iteration.table.energies_of, range(len(texts))), energies, strict=True)
+        candidates = [Candidate(*parts) for parts in each]
+        return sorted(enumerate(candidates), key=lambda entry: _order(entry[1])), iteration
 
     def _chosen(self, question: str, problem: Problem, found: _Found, reason: str, started: float) -> Solution:
         """The best answer of all complete solutions that were met, judged together, and the best solution with it; the best partial one if
@@ -367,7 +365,7 @@ class Solver:
         partial = "" if found.state is None else text_of(found.state.beams.extras["sequence"][0])
         drawn = list(found.complete.values())
         try:
-            compared = self._compared(drawn, problem) if drawn else None
+            compared = self._compared(_as_drawn(drawn), problem) if drawn else None
         except QuorumError:
             if not problem.late:
                 raise
@@ -377,14 +375,13 @@ class Solver:
         ranked, iteration = compared
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
-        by_answer = sorted(ranked, key=lambda entry: (entry[1].answer is None, entry[1].answer_energy))  # of one the best solution first
-        row, best = by_answer[0]
+        row, best = ranked[0]
         if best.answer is None:  # whole solutions, but none states a number
             return replace(
                 unsolved(question, reason, time.monotonic() - started, found.steps(drawn[row].text), spent, weights), complete=not reason
             )
         others: dict[str | None, Candidate] = {}
-        for _, candidate in by_answer:
+        for _, candidate in ranked:
             if candidate.answer != best.answer:
                 others.setdefault(candidate.answer, candidate)
         return Solution(
@@ -406,8 +403,7 @@ class Solver:
 
     def close(self) -> None:
         """End the scorers' threads."""
-        for ensemble in (self.ensemble, self.unweighted):
-            ensemble.close()
+        self.ensemble.close()
 
 
 @runtime_checkable
@@ -434,6 +430,15 @@ def answer_energies(answers: Sequence[str | None], totals: Sequence[float], vote
     joined = torch.Tensor.amax if votes is None else torch.Tensor.logsumexp
     best = {answer: -float(joined(torch.tensor(each, dtype=torch.float64), 0)) for answer, each in exponents.items()}
     return [total if answer is None else best[answer] for answer, total in zip(answers, totals, strict=True)]
+
+
+def _order(candidate: Candidate) -> tuple[bool, float, float]:
+    return candidate.answer is None, candidate.answer_energy, candidate.total
+
+
+def _as_drawn(drawn: Sequence[Drawn]) -> Batch:
+    parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
+    return solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts)
 
 
 def _judged(ensemble: Ensemble, batch: Batch, problem: Problem) -> Iteration:

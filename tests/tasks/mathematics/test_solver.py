@@ -277,6 +277,19 @@ def test_rank_prefers_what_holds(consensus: Solver) -> None:
         consensus.rank(QUESTION, ["x" * 5000])
 
 
+@pytest.mark.parametrize(("fitted", "order"), [(False, (1, 2, 0, 3)), (True, (2, 0, 1, 3))])
+def test_given_solutions_of_the_best_answer_come_first(fitted: bool, order: tuple[int, ...]) -> None:
+    """Two solutions of 8 are each worse than the one of 7, and one without a number comes last, whatever its energy."""
+    model: Any = ScriptedModel({})
+    solver = Solver(StepGenerator(model, 1, 1), [Preferring("Nobody", "7", "8.0")], Weighing({}, "none", fitted))
+    ranking = solver.rank(QUESTION, ["#### 8", "#### 7", "#### 8.0", "Nobody knows."])
+    assert ranking.order == order
+    assert ranking.totals == pytest.approx((0.3, 0.1, 0.2, 0.0))
+    assert ranking.answers[0] == ranking.answers[2] and ranking.answers[3] == ranking.totals[3]
+    assert ranking.answers[order[0]] < ranking.answers[order[2]]
+    solver.close()
+
+
 @pytest.mark.parametrize("line", ["The answer is 11 eggs.", "**Answer: 11**", "So the final answer is 11", "11 of them remain."])
 def test_rank_blames_an_answer_in_whatever_words(consensus: Solver, line: str) -> None:
     """An answer that is not the last result costs as much, however it is said; where none is said, the last number is the answer."""
