@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,9 +122,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def feed(
-        self, branches: Branches, rows: Sequence[int], texts: Sequence[Sequence[int]]
+        self, branches: Branches, rows: Sequence[int], texts: Sequence[Sequence[int]], scored: bool = True
     ) -> tuple[Branches, tuple[tuple[float, ...], ...]]:
         """Read on: text i behind row rows[i]. The new branches, and each token's log-likelihood (nats).
+
+        Args:
+            scored: False = no log-likelihoods, which are a quarter of the work: empty tuples.
 
         Raises:
             ValueError: an empty text, or one that with what stands before it is longer than the model's context.
@@ -143,14 +147,18 @@ class LanguageModel:
         seen[:, old:] = torch.arange(longest) < lengths[:, None]
         positions = start.lengths[:, None] + torch.arange(longest)
         hidden = self._forward(start.layers, old, seen, ids, positions, start.prefix)
-        likelihoods, last = [], []
-        for row, count in enumerate(lengths.tolist()):
-            after = self._logits(hidden[row, :count])
-            before = torch.cat([start.logits[row : row + 1], after[:-1]])
-            likelihoods.append(tuple(torch.log_softmax(before, dim=-1).gather(1, ids[row, :count, None]).squeeze(1).tolist()))
-            last.append(after[-1])
-        state = hidden[torch.arange(len(rows)), lengths - 1].float()
-        return Branches(start.layers, seen, torch.stack(last), state, start.prefix), tuple(likelihoods)
+        last = hidden[torch.arange(len(rows)), lengths - 1]
+        fed = Branches(start.layers, seen, self._logits(last), last.float(), start.prefix)
+        if not scored:
+            return fed, ((),) * len(rows)
+        first = _log_likelihoods(start.logits, ids[:, 0]).tolist()
+        inner = torch.arange(longest - 1) < lengths[:, None] - 1  # tokens behind which the text goes on
+        states, following = hidden[:, :-1][inner], ids[:, 1:][inner]
+        later: list[float] = []
+        for part in torch.arange(len(states)).split(_SCORED):
+            later += _log_likelihoods(self._logits(states[part]), following[part]).tolist()
+        each = iter(later)
+        return fed, tuple((start, *itertools.islice(each, count - 1)) for start, count in zip(first, lengths.tolist(), strict=True))
 
     @torch.inference_mode()
     def write(
@@ -202,7 +210,7 @@ class LanguageModel:
             for i, row in enumerate(present):
                 if forced[row]:
                     chosen[i] = forced[row].pop(0)
-            scores = (state.logits.gather(1, chosen[:, None]).squeeze(1) - state.logits.logsumexp(dim=-1)).tolist()
+            scores = _log_likelihoods(state.logits, chosen).tolist()
             late = (deadline is not None and time.monotonic() >= deadline) or stop()
             active = torch.tensor([not ended[row] for row in present])
             for i, row in enumerate(present):
@@ -284,6 +292,11 @@ class LanguageModel:
         return self.model.get_output_embeddings()(hidden).float()
 
 
+def _log_likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(R,) of tokens (R,) under logits (R, V), nats."""
+    return logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+
+
 def _drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
     """(R,) tokens: the likeliest where the temperature is 0, else drawn by inverting the cumulative distribution at `uniform` (R,)."""
     warm = temperature > 0
@@ -311,3 +324,4 @@ def inverted(shares: Tensor, uniform: Tensor) -> Tensor:
 
 
 _BLOCK = 256
+_SCORED = 256  # tokens whose logits are held at a time

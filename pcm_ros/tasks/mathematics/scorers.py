@@ -123,7 +123,8 @@ class Read(NamedTuple):
     """A partial solution that was read.
 
     Attributes:
-        branches, row: to go on from. likelihood: log-likelihood (nats) of the text given the question. tokens: of the text.
+        branches, row: to go on from. likelihood: log-likelihood (nats) of the text given the question, 0 if it was not asked for.
+        tokens: of the text.
         states: (H,) float32 for each of its lines, the last layer's state at its end.
     """
 
@@ -135,12 +136,17 @@ class Read(NamedTuple):
 
 
 class ReadSolutions:
-    """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads."""
+    """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads.
 
-    ROWS = 16  # read at a time, so that the deadline is looked at in between
+    Args:
+        preamble: in front of the question. scored: whether likelihoods are asked for.
+    """
 
-    def __init__(self, model: LanguageModel, preamble: str = "") -> None:
-        self.model, self.preamble = model, preamble
+    ROWS = 8
+    """Lines read at a time, those of about the same length: the shorter ones are filled up; and between times the deadline is looked at."""
+
+    def __init__(self, model: LanguageModel, preamble: str = "", scored: bool = True) -> None:
+        self.model, self.preamble, self.scored = model, preamble, scored
         self._question = ""
         self._read: dict[str, Read | None] = {}
 
@@ -157,10 +163,10 @@ class ReadSolutions:
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
-            todo = sorted(missing)
+            todo = sorted((len(tokens := self.model.encode(line)), begun, line, tokens) for begun, line in missing)
             for first in range(0, len(todo), self.ROWS):
                 problem.check_time()
-                self._read_on(known, todo[first : first + self.ROWS])
+                self._read_on(known, [part[1:] for part in todo[first : first + self.ROWS]])
             problem.check_time()
         self._read = {text: known[text] for text in ("", *texts)}  # older branches are large, and no beam goes on from them
         return [known[text] for text in texts]
@@ -169,14 +175,14 @@ class ReadSolutions:
         """Let go of what was read: it takes much memory, and how a text was read may show in the last bits of its likelihood."""
         self._question, self._read = "", {}
 
-    def _read_on(self, known: dict[str, Read | None], lines: list[tuple[str, str]]) -> None:
-        """Add known texts with one more line each: (text, line)."""
+    def _read_on(self, known: dict[str, Read | None], lines: Sequence[tuple[str, str, list[int]]]) -> None:
+        """Add known texts with one more line each: (text, line, the line's tokens)."""
         start = known[""]
         assert start is not None
         asked = int(start.branches.lengths[start.row])
         fitting: list[tuple[str, Read, list[int]]] = []
-        for begun, line in lines:
-            parent, tokens = known[begun], self.model.encode(line)
+        for begun, line, tokens in lines:
+            parent = known[begun]
             if parent is None or asked + parent.tokens + len(tokens) >= self.model.context:
                 known[begun + line] = None
             else:
@@ -184,7 +190,7 @@ class ReadSolutions:
         if not fitting:
             return
         joined, rows = gathered([(parent.branches, parent.row) for _, parent, _ in fitting])
-        fed, likelihoods = self.model.feed(joined, rows, [tokens for *_, tokens in fitting])
+        fed, likelihoods = self.model.feed(joined, rows, [tokens for *_, tokens in fitting], self.scored)
         for row, (text, parent, tokens) in enumerate(fitting):
             likelihood, states = parent.likelihood + sum(likelihoods[row]), (*parent.states, fed.hidden[row])
             known[text] = Read(fed, row, likelihood, parent.tokens + len(tokens), states)
@@ -253,7 +259,7 @@ class Reproduction:
 
     def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 64, preamble: str = "") -> None:
         self._model, self._draws, self._temperature, self._longest = model, draws, temperature, longest
-        self._read = ReadSolutions(model, preamble)
+        self._read = ReadSolutions(model, preamble, scored=False)
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""

@@ -51,7 +51,7 @@ class HiddenStateVerifier:
         self._weight, self._bias = load_head(weights, int(model.model.config.hidden_size))
         merge_adapter(model.model, weights)
         model.pack(typical)
-        self._read = ReadSolutions(model)
+        self._read = ReadSolutions(model, scored=False)
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:
         """(N,) float64. Raises OutOfTime."""

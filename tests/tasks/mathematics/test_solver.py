@@ -358,22 +358,22 @@ def test_nothing_that_was_read_is_kept(consensus: Solver) -> None:
 
 
 def test_the_deadline_is_looked_at_between_readings(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty lines are read sixteen at a time; time is over after the first reading."""
+    """Twenty lines are read eight at a time; time is over after the first reading."""
     rows: list[int] = []
     feed = tiny.feed
 
-    def counted(branches: Branches, places: Sequence[int], texts: Sequence[Sequence[int]]) -> object:
+    def counted(branches: Branches, places: Sequence[int], texts: Sequence[Sequence[int]], scored: bool) -> object:
         rows.append(len(texts))
-        return feed(branches, places, texts)
+        return feed(branches, places, texts, scored)
 
     monkeypatch.setattr(tiny, "feed", counted)
-    texts = [f"a cat {number}\n" for number in range(40)]
+    texts = [f"a cat {number}\n" for number in range(20)]
     ReadSolutions(tiny)(Problem(QUESTION), texts)
-    assert rows == [16, 16, 8]
+    assert rows == [8, 8, 4]
     rows.clear()
     with pytest.raises(OutOfTime):
         ReadSolutions(tiny)(Problem(QUESTION, stop=lambda: bool(rows)), texts)
-    assert rows == [16]
+    assert rows == [8]
     rows.clear()
     with pytest.raises(OutOfTime):  # behind the last reading too: whoever goes on from it would be late
         ReadSolutions(tiny)(Problem(QUESTION, stop=lambda: bool(rows)), texts[:3])
