@@ -78,7 +78,7 @@ def in_turn(found: Sequence[Drawn], count: int, tokens: int, seed: int) -> list[
 
 
 def merged(samples: Sequence[Sample]) -> list[Drawn]:
-    """Their distinct solutions, each with its votes in these samples; of one that several lots have, the first lot's shares."""
+    """Their distinct solutions, each with its votes in these samples."""
     votes = Counter(sample.solution.text for sample in samples if sample.solution is not None)
     first: dict[str, Drawn] = {}
     for sample in samples:

@@ -50,7 +50,7 @@ def test_json_holds_all_and_the_same_seed_gives_the_same(model: Path) -> None:
     assert first.exit_code == (0 if found["answer"] is not None else 1)
     assert found["question"] == QUESTION and found["tokens"] > 0
     assert found["options"]["seed"] == 3 and found["options"]["model"] == str(model) and found["options"]["adapter"] is None
-    assert set(found["steps"][0]["energies"]) == {"agreement", "arithmetic", "generator", "likelihood", "numbers", "reproduction"}
+    assert set(found["steps"][0]["energies"]) == {"agreement", "arithmetic", "generator", "likelihood", "numbers"}
     assert {name: found[name] for name in found if "seconds" not in name and name != "options"} == {
         name: again[name] for name in again if "seconds" not in name and name != "options"
     }

@@ -66,7 +66,7 @@ def test_select_ranks_the_given_solutions(model: Path, data: Path, tmp_path: Pat
     assert results["majority"] == results["scorer.agreement"] == results["scorer.arithmetic"] == 1
     assert results["ensemble - random"] == results["ensemble"] - 0.5
     assert {name for name in results if name.startswith("scorer.")} == {
-        f"scorer.{n}" for n in ("agreement", "arithmetic", "likelihood", "numbers", "reproduction")
+        f"scorer.{n}" for n in ("agreement", "arithmetic", "likelihood", "numbers")
     }
     assert path.with_suffix(".html").is_file()
 

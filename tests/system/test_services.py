@@ -62,7 +62,7 @@ def test_a_question_is_answered_with_steps_energies_and_progress(services: Servi
     assert response.tokens > 0 and response.seconds >= response.waited >= 0
     assert response.partial == bool(response.reason)
     assert response.steps
-    assert {score.scorer for score in response.scores} == {"agreement", "arithmetic", "generator", "likelihood", "numbers", "reproduction"}
+    assert {score.scorer for score in response.scores} == {"agreement", "arithmetic", "generator", "likelihood", "numbers"}
     assert all(len(score.energies) == len(response.steps) for score in response.scores)
     assert list(response.weights) == [1.0] * 6, "another model's solutions: weights were fitted to the shipped adapter's"
     lengths = {len(response.runner_up_solutions), len(response.runner_up_answers), len(response.runner_up_energies)}

@@ -22,7 +22,7 @@ from pcm_ros.models.sentence import sentence_encoder
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
 from pcm_ros.tasks.mathematics.proposals import Problem, never, usual_tokens
-from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers, Reproduction
+from pcm_ros.tasks.mathematics.scorers import Agreement, Arithmetic, GeneratorLikelihood, Likelihood, QuestionNumbers
 from pcm_ros.tasks.mathematics.solver import (
     Progress,
     Ranking,
@@ -41,7 +41,7 @@ ADAPTER = WEIGHTS / "maths-adapter.safetensors"
 SENTENCE = WEIGHTS / "maths-sentence-verifier.safetensors"
 HIDDEN = WEIGHTS / "maths-hidden-verifier.safetensors"
 FITTED = WEIGHTS / "maths-weights.json"
-EXPERTS = ("arithmetic", "numbers", "agreement", "generator", "likelihood", "reproduction", "sentence", "hidden")
+EXPERTS = ("arithmetic", "numbers", "agreement", "generator", "likelihood", "sentence", "hidden")
 """Names of all experts that an ensemble of this task may have."""
 Method = Literal["consensus", "greedy", "majority"]
 MOST_DRAWS = 256
@@ -132,9 +132,8 @@ def scorers(model: Path | None, adapter: Path | None, sentence: Path | None = No
     """
     if hidden is not None and adapter is None:
         raise ValueError(f"hidden is '{hidden}' without an adapter; remedy: give the adapter that the verifier was trained with, too")
-    generating, base = language_model(model, adapter), language_model(model, None)
+    base = language_model(model, None)
     experts: list[Scorer] = [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(base)]
-    experts.append(Reproduction(generating, preamble=preamble(adapter)))
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
     if hidden is not None:

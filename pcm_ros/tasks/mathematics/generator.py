@@ -12,11 +12,11 @@ import torch
 from pcm_ros.consensus import Batch, BeamState
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import COLDEST, LanguageModel
+from pcm_ros.tasks.mathematics.answers import final_answer
 from pcm_ros.tasks.mathematics.arithmetic import evaluate, written_number
 from pcm_ros.tasks.mathematics.equations import calculator, results_of
 from pcm_ros.tasks.mathematics.notation import ANSWER, prompt
-from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, text_of
-from pcm_ros.tasks.mathematics.reading import Outcome, outcome
+from pcm_ros.tasks.mathematics.proposals import LONGEST_TEXT, Problem, solutions_batch, texts_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class _Proposal:
     votes: float
     likelihood: float
     tokens: int
-    reproduced: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,10 @@ class _Stop:
     """Stopping at a beam.
 
     Attributes:
-        proposal: with the last result as the answer. share: the model's probability of an answer's line there, 0..1.
-        numbers: the last result, exactly and as it is written.
+        proposal: with the last result as the answer. numbers: the last result, exactly and as it is written.
     """
 
     proposal: _Proposal
-    share: float
     numbers: frozenset[Fraction]
 
 
@@ -139,7 +136,6 @@ class StepGenerator:
                 [p.votes for p in proposals],
                 [p.likelihood for p in proposals],
                 [p.tokens for p in proposals],
-                [p.reproduced for p in proposals],
             )
 
     def forget(self) -> None:
@@ -187,8 +183,6 @@ class StepGenerator:
         self.limited |= left < self.longest and "limit" in grown.ended
         drawn = [self.model.decode(tokens) for tokens in grown.tokens]
         lines = [line[: line.find("\n") + 1] or line for line in drawn]
-        comes_to = [outcome(line.strip()) for line in lines]
-        same = Counter(zip(parents, comes_to, strict=True))
         steps: list[tuple[int, int, _Proposal]] = []  # row, number of the beam, and what was drawn
         answers: list[tuple[int, int, _Proposal]] = []  # likewise, of beams where stopping is a proposal
         for row, number in enumerate(parents):
@@ -199,7 +193,7 @@ class StepGenerator:
             if ended in ("limit", "deadline") or not line.strip() or len(text.encode(errors="replace")) > LONGEST_TEXT - 64:
                 continue
             likelihood = beam.likelihood + sum(grown.log_likelihoods[row])
-            proposal = _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens), beam.reproduced)
+            proposal = _Proposal(text, complete, 1.0, likelihood, beam.tokens + len(tokens))
             (answers if answered and number in stops else steps).append((row, number, proposal))
         answering, going_on = (Counter(number for _, number, _ in drawn) for drawn in (answers, steps))
         sharing = [count - answering[number] if self.by_votes else going_on[number] for number, count in enumerate(times)]
@@ -208,18 +202,14 @@ class StepGenerator:
             pool = stop.proposal.votes if sharing[number] or not answering[number] else rest[number]
             rest[number] -= pool
             stated = [(row, proposal) for row, parent, proposal in answers if parent == number]
-            agreed = [row for row, _ in stated if _number_in(comes_to[row]) in stop.numbers]
-            part = len(agreed) / len(stated) if stated else 1.0
-            _add(found, replace(stop.proposal, votes=pool * part, reproduced=_reproduced(going[number], stop.share * part)))
-            for row, proposal in stated:
-                if row in agreed:
-                    continue  # it is there already
-                share = None if comes_to[row] is None else stop.share * same[number, comes_to[row]] / len(stated)
-                _add(found, replace(proposal, votes=pool / len(stated), reproduced=_reproduced(going[number], share)))
+            others = [proposal for row, proposal in stated if final_answer(lines[row].strip()) not in stop.numbers]
+            part = (len(stated) - len(others)) / len(stated) if stated else 1.0
+            _add(found, replace(stop.proposal, votes=pool * part))
+            for proposal in others:
+                _add(found, replace(proposal, votes=pool / len(stated)))
         still_open: dict[str, tuple[Branches, int]] = {}
         for row, number, proposal in steps:
-            share = None if comes_to[row] is None else same[number, comes_to[row]] / times[number]
-            _add(found, replace(proposal, votes=rest[number] / sharing[number], reproduced=_reproduced(going[number], share)))
+            _add(found, replace(proposal, votes=rest[number] / sharing[number]))
             if not proposal.complete and lines[row] == drawn[row]:  # else these branches hold other tokens than the text has
                 still_open.setdefault(proposal.text, (grown.branches, row))
         self._open = still_open
@@ -237,7 +227,7 @@ class StepGenerator:
         share = float(torch.softmax(logits / max(self.temperature, 1e-3), dim=-1)[self._mark])
         number = written_number(result)
         stopped = _Proposal(f"{beam.text}{ANSWER}{number}", True, beam.votes * share, beam.likelihood + likelihood, beam.tokens + 1)
-        return _Stop(replace(stopped, reproduced=_reproduced(beam, share)), share, frozenset((result, evaluate(number))))
+        return _Stop(stopped, frozenset((result, evaluate(number))))
 
     def _branches(self, texts: list[str]) -> tuple[Branches, list[int]]:
         """What the model has read of these beams; those of which it does not remember are read again."""
@@ -261,27 +251,11 @@ def _fewer(times: list[int], most: int) -> list[int]:
     return given
 
 
-def _number_in(comes_to: Outcome | None) -> Fraction | None:
-    """The answer that an answer's line states."""
-    return next(iter(comes_to[1])) if comes_to is not None else None
-
-
-def _reproduced(beam: _Proposal, share: float | None) -> tuple[float, int]:
-    """See `solutions_batch`: of a beam with one more line, of which the generator has this share; None = it comes to nothing."""
-    before, steps = beam.reproduced
-    return (before, steps) if share is None else (before + share, steps + 1)
-
-
 def _beams(state: BeamState) -> list[_Proposal]:
     """The beams of a state, as they were proposed."""
-    votes, complete = state.beams.extras["votes"].tolist(), state.complete.tolist()
-    numbers, shares = state.beams.parameters.tolist(), state.beams.extras["reproduced"].tolist()
-    return [
-        _Proposal(text_of(sequence), done, count, likelihood, int(tokens), (share, int(steps)))
-        for sequence, done, count, (likelihood, tokens), (share, steps) in zip(
-            state.beams.extras["sequence"], complete, votes, numbers, shares, strict=True
-        )
-    ]
+    texts, votes = texts_of(state.beams), state.beams.extras["votes"].tolist()
+    each = zip(texts, state.complete.tolist(), votes, state.beams.parameters.tolist(), strict=True)
+    return [_Proposal(text, done, count, likelihood, int(tokens)) for text, done, count, (likelihood, tokens) in each]
 
 
 def _add(found: dict[str, _Proposal], new: _Proposal) -> None:

@@ -64,7 +64,6 @@ def solutions_batch(
     votes: Sequence[float],
     likelihood: Sequence[float],
     tokens: Sequence[int],
-    reproduced: Sequence[tuple[float, int]] | None = None,
 ) -> Batch:
     """N partial solutions.
 
@@ -72,12 +71,10 @@ def solutions_batch(
         texts: lines, each ended by a line break unless it is the last of a complete solution.
         complete: whether the answer is given. votes: how often it was drawn.
         likelihood: natural logarithm under the generator, of `tokens` tokens; 0 and 0 where no generator made it.
-        reproduced: sum over the steps of the share of the generator's draws that came to the same, and of how many steps that is the sum
-            (see `reading.outcome`); None = nobody has drawn.
 
     Returns:
         parameters (N, 2): likelihood, tokens. category: 1 = complete. Extras: "sequence" (N, 4096) uint8, the text in UTF-8, padded by 0;
-        "complete" (N,) bool; "votes" (N,) float64; "reproduced" (N, 2) float64, NaN where nobody has drawn.
+        "complete" (N,) bool; "votes" (N,) float64.
 
     Raises:
         ValueError: a text is too long.
@@ -91,10 +88,7 @@ def solutions_batch(
             sequence[row, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     done = torch.tensor(list(complete), dtype=torch.bool)
     parameters = torch.tensor([list(likelihood), [float(count) for count in tokens]], dtype=torch.float64).T.contiguous()
-    shares = torch.full((len(texts), 2), torch.nan, dtype=torch.float64)
-    if reproduced is not None:
-        shares = torch.tensor([[share, float(steps)] for share, steps in reproduced], dtype=torch.float64).reshape(-1, 2)
-    extras = {"sequence": sequence, "complete": done, "votes": torch.tensor(list(votes), dtype=torch.float64), "reproduced": shares}
+    extras = {"sequence": sequence, "complete": done, "votes": torch.tensor(list(votes), dtype=torch.float64)}
     return Batch(parameters, done.to(torch.int64), extras)
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from pcm_ros.tasks.mathematics.answers import SCALES, final_answer
 from pcm_ros.tasks.mathematics.arithmetic import evaluate
-from pcm_ros.tasks.mathematics.equations import equations, results_of
+from pcm_ros.tasks.mathematics.equations import equations
 from pcm_ros.tasks.mathematics.notation import ANSWER
 
 _OPERAND = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?|\.\d+%?")
@@ -204,20 +204,6 @@ def read_question(text: str) -> Question:
 def content_words(text: str) -> list[str]:
     """Words without plain ones, in lower case, without the plural's s."""
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in _WORD.findall(text.lower()) if word not in PLAIN]
-
-
-Outcome = tuple[bool, frozenset[Fraction]]
-"""Of a line of a solution: whether it is the answer's, and its results, or the answer."""
-
-
-@functools.lru_cache(maxsize=8192)
-def outcome(line: str) -> Outcome | None:
-    """What a line of a solution comes to, in whatever words; None = it has neither results nor the answer."""
-    if line.startswith(ANSWER.strip()):
-        answer = final_answer(line)
-        return None if answer is None else (True, frozenset((answer,)))
-    results = frozenset(results_of(line))
-    return (False, results) if results else None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ nobody else finds) is neutral for partial ones.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -20,10 +18,9 @@ from pcm_ros.consensus import Batch
 from pcm_ros.models.key_value_cache import Branches, gathered
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics.answers import final_answer
-from pcm_ros.tasks.mathematics.equations import calculator
 from pcm_ros.tasks.mathematics.notation import prompt
 from pcm_ros.tasks.mathematics.proposals import Problem, texts_of
-from pcm_ros.tasks.mathematics.reading import Outcome, Usage, outcome, usage
+from pcm_ros.tasks.mathematics.reading import Usage, usage
 
 
 class Arithmetic:
@@ -139,14 +136,14 @@ class ReadSolutions:
     """Partial solutions that a language model has read, line by line; a line behind one of the texts of the last call is all it reads.
 
     Args:
-        preamble: in front of the question. scored: whether likelihoods are asked for.
+        scored: whether likelihoods are asked for.
     """
 
     ROWS = 8
     """Lines read at a time, those of about the same length: the shorter ones are filled up; and between times the deadline is looked at."""
 
-    def __init__(self, model: LanguageModel, preamble: str = "", scored: bool = True) -> None:
-        self.model, self.preamble, self.scored = model, preamble, scored
+    def __init__(self, model: LanguageModel, scored: bool = True) -> None:
+        self.model, self.scored = model, scored
         self._question = ""
         self._read: dict[str, Read | None] = {}
 
@@ -159,7 +156,7 @@ class ReadSolutions:
         if problem.question != self._question or not self._read:
             problem.check_time()
             self.forget()
-            self._read = {"": Read(self.model.read([self.model.encode(self.preamble + prompt(problem.question))]), 0, 0.0, 0)}
+            self._read = {"": Read(self.model.read([self.model.encode(prompt(problem.question))]), 0, 0.0, 0)}
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
@@ -236,84 +233,3 @@ class Likelihood:
     def forget(self) -> None:
         """See `ReadSolutions.forget`."""
         self._read.forget()
-
-
-class Reproduction:
-    """Would the generator write these steps itself?
-
-    Energy: 1 - the mean over the lines of the share of draws, each a line that the generator writes behind what stands before, that come to
-    the same results, or to the same answer; in what words does not count (`reading.outcome`). Range 0..1; 1 where no line has results; the
-    highest of the others for a text that the model can't read for its length.
-    What the generator proposed brings these shares with it; for given solutions they are drawn here. Source: the generator, every wording
-    of a step together, where `GeneratorLikelihood` knows the one. Wrong when: the generator is sure of a mistake; a step that takes two of
-    the generator's at once is never drawn.
-
-    Args:
-        model: the generator's. draws: for each beginning of a given solution. temperature: of them. longest: tokens of a line.
-        preamble: see `StepGenerator`.
-    """
-
-    name, cost, differentiable = "reproduction", 0.05, False
-    _ROWS = 64  # drawn at a time
-    _TEXTS = 16  # whose beginnings are kept in memory, all of them, so that few draws wait for the longest line
-
-    def __init__(self, model: LanguageModel, draws: int = 8, temperature: float = 0.7, longest: int = 64, preamble: str = "") -> None:
-        self._model, self._draws, self._temperature, self._longest = model, draws, temperature, longest
-        self._read = ReadSolutions(model, preamble, scored=False)
-
-    def energy(self, batch: Batch, context: Problem) -> Tensor:
-        """(N,) float64. Raises OutOfTime."""
-        shares = batch.extras["reproduced"].clone()
-        given = shares[:, 0].isnan().nonzero()[:, 0].tolist()
-        if given:
-            texts = texts_of(batch)
-            shares[given] = torch.tensor(self._reproduced(context, [texts[row] for row in given]), dtype=torch.float64)
-        found = 1 - shares[:, 0] / shares[:, 1].clamp_min(1)
-        return with_the_worst([None if math.isnan(energy) else energy for energy in found.tolist()])
-
-    def forget(self) -> None:
-        """See `ReadSolutions.forget`."""
-        self._read.forget()
-
-    def _reproduced(self, problem: Problem, texts: list[str]) -> list[tuple[float, float]]:
-        """For each text: the sum of the shares of its lines, and how many lines have one; NaN for a text that is too long to be read."""
-        rng = torch.Generator().manual_seed(0)
-        drawn: dict[str, Counter[Outcome | None]] = {}
-        found: list[tuple[float, float]] = []
-        for first in range(0, len(texts), self._TEXTS):
-            lines = [text.splitlines(keepends=True) for text in texts[first : first + self._TEXTS]]
-            starts = [["".join(part[:depth]) for depth in range(len(part))] for part in lines]
-            begun = sorted({start for part in starts for start in part})
-            room = {
-                start: (place.branches, place.row)
-                for start, place in zip(begun, self._read(problem, begun), strict=True)
-                if place is not None and int(place.branches.lengths[place.row]) + self._longest < self._model.context
-            }
-            known = [
-                [(start, comes_to) for start, line in zip(*pair, strict=True) if (comes_to := outcome(line.strip())) is not None]
-                for pair in zip(starts, lines, strict=True)
-            ]
-            readable = [all(start in room for start in part) for part in starts]
-            asked = {start for part, fits in zip(known, readable, strict=True) if fits for start, _ in part}
-            drawn |= self._draw(problem, {start: room[start] for start in sorted(asked - drawn.keys())}, rng)
-            found += [
-                (sum(drawn[start][comes_to] for start, comes_to in part) / self._draws, len(part)) if fits else (math.nan, math.nan)
-                for part, fits in zip(known, readable, strict=True)
-            ]
-        return found
-
-    def _draw(self, problem: Problem, places: dict[str, tuple[Branches, int]], rng: torch.Generator) -> dict[str, Counter[Outcome | None]]:
-        """What `draws` lines behind each beginning come to."""
-        starts, each = list(places), max(1, self._ROWS // self._draws)
-        drawn: dict[str, Counter[Outcome | None]] = {}
-        for first in range(0, len(starts), each):
-            part = starts[first : first + each]
-            branches, rows = gathered([places[start] for start in part])
-            again = [row for row in rows for _ in range(self._draws)]
-            grown = self._model.write(
-                branches, again, [self._temperature] * len(again), self._longest, rng, problem.deadline, calculator, problem.stop
-            )
-            problem.check_time()
-            lines = [outcome(self._model.decode(tokens).partition("\n")[0].strip()) for tokens in grown.tokens]
-            drawn |= {start: Counter(lines[k * self._draws : (k + 1) * self._draws]) for k, start in enumerate(part)}
-        return drawn

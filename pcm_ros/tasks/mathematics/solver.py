@@ -60,13 +60,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A complete solution, as the generator came to it. Attributes: see `solutions_batch`; reproduced: sum of shares, number of steps."""
+    """A complete solution, as the generator came to it. Attributes: see `solutions_batch`."""
 
     text: str
     votes: float
     likelihood: float
     tokens: int
-    reproduced: tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -196,8 +195,7 @@ class _Found:
             self.energies[text] = iteration.table.energies_of(row)
             if bool(batch.extras["complete"][row]):
                 likelihood, tokens = batch.parameters[row].tolist()
-                share, steps = batch.extras["reproduced"][row].tolist()
-                self.complete[text] = Drawn(text, float(batch.extras["votes"][row]), likelihood, int(tokens), (share, int(steps)))
+                self.complete[text] = Drawn(text, float(batch.extras["votes"][row]), likelihood, int(tokens))
 
     def steps(self, text: str) -> tuple[Step, ...]:
         """The lines of a solution, each with the energies of the solution up to there."""
@@ -437,7 +435,7 @@ def _order(candidate: Candidate) -> tuple[bool, float, float]:
 
 
 def _as_drawn(drawn: Sequence[Drawn]) -> Batch:
-    parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens", "reproduced")}
+    parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens")}
     return solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts)
 
 

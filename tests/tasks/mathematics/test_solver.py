@@ -28,7 +28,6 @@ from pcm_ros.tasks.mathematics.scorers import (
     Likelihood,
     QuestionNumbers,
     ReadSolutions,
-    Reproduction,
 )
 from pcm_ros.tasks.mathematics.solver import Progress, Solution, Solver, UnusableQuestion, Weighing, answer_energies, checked_question
 from tests.tasks.mathematics.conftest import KNOWN
@@ -41,7 +40,7 @@ QUESTION = next(iter(KNOWN))
 def consensus(tiny: LanguageModel) -> Solver:
     return Solver(
         StepGenerator(tiny, first=12, each=4, temperature=1.0),
-        [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(tiny), Reproduction(tiny)],
+        [Arithmetic(), QuestionNumbers(), Agreement(), GeneratorLikelihood(), Likelihood(tiny)],
         width=3,
     )
 
@@ -61,7 +60,7 @@ def test_greedy_says_what_the_model_knows(tiny: LanguageModel, question: str) ->
 def test_consensus_finds_the_answer_and_shows_the_energies(consensus: Solver, question: str) -> None:
     result = consensus.solve(question, seed=3)
     assert result.answer == KNOWN[question][1]
-    assert set(result.steps[-1].energies) == {"arithmetic", "numbers", "agreement", "generator", "likelihood", "reproduction"}
+    assert set(result.steps[-1].energies) == {"arithmetic", "numbers", "agreement", "generator", "likelihood"}
     assert all(step.energies for step in result.steps)
     assert 0 < result.agreement <= 1
     assert 0 < result.votes <= 1
@@ -325,13 +324,13 @@ def test_a_solution_that_is_too_long_for_a_model_is_the_worst_for_it_alone(tiny:
     """The tiny model reads 800 tokens. The others are judged as ever."""
     steps = "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"
     long = "\n".join([*["the cat sat on a mat"] * 120, "#### 10"])
-    experts = [Arithmetic(), Likelihood(tiny), Reproduction(tiny)]
+    experts = [Arithmetic(), Likelihood(tiny)]
     ranking = Solver(StepGenerator(tiny, 1, 1), experts).rank(QUESTION, [long, steps, "#### 3"])
     alone = Solver(StepGenerator(tiny, 1, 1), experts).rank(QUESTION, [steps, "#### 3"])
     assert not ranking.table.dropped
     assert torch.allclose(ranking.table.energies[1:], alone.table.energies, atol=1e-4)
-    likelihood, reproduction = ranking.table.energies[:, 1], ranking.table.energies[:, 2]
-    assert likelihood[0] == likelihood[1:].max() and reproduction[0] == reproduction[1:].max()
+    likelihood = ranking.table.energies[:, 1]
+    assert likelihood[0] == likelihood[1:].max()
     assert bool(torch.isfinite(ranking.table.total).all())
 
 
@@ -345,7 +344,7 @@ def test_energies_do_not_depend_on_what_was_asked_before(consensus: Solver) -> N
 
 def test_nothing_that_was_read_is_kept(consensus: Solver) -> None:
     def kept() -> list[object]:
-        readers = [scorer._read._read for scorer in consensus.ensemble.scorers if isinstance(scorer, Likelihood | Reproduction)]
+        readers = [scorer._read._read for scorer in consensus.ensemble.scorers if isinstance(scorer, Likelihood)]
         return [*readers, consensus.generator._open, consensus.generator._prompt]
 
     told = consensus.iterate(QUESTION, seed=1)

@@ -109,10 +109,10 @@ def test_candidates_of_the_solver_are_choices(tiny: LanguageModel, tiny_folder: 
     path = tmp_path / "candidates.jsonl"
     path.write_text(json.dumps(line_of(Labelled("gsm8k", 0, QUESTION, ANSWER, True), found)) + "\n")
     names, units, problems = choices(path)
-    assert units.tolist() == [1.0] * 6
-    assert names == ("agreement", "arithmetic", "generator", "likelihood", "numbers", "reproduction")
+    assert units.tolist() == [1.0] * 5
+    assert names == ("agreement", "arithmetic", "generator", "likelihood", "numbers")
     (problem,) = problems
-    assert problem.scores.shape == (len(problem.right), 6)
+    assert problem.scores.shape == (len(problem.right), 5)
     assert bool(torch.isfinite(problem.scores).all())
     entry = json.loads(path.read_text())
     assert problem.right.tolist() == [candidate["answer"] == ANSWER for candidate in entry["candidates"]]
