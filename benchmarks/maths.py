@@ -23,6 +23,7 @@ from pcm_ros.evidence import Document, Estimate, mean, paired, rate, ratio, run_
 from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.language import COLDEST, LanguageModel
 from pcm_ros.models.loading import ModelUnavailable
+from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.notation import prompt
@@ -34,11 +35,11 @@ MODES = ("select", "solve", "speed")
 
 
 class _Prepared:
-    """The solvers of a configuration; paths in it are texts, "" = none."""
+    """The solvers of a configuration; paths in it are texts, "" = none, those of shipped files relative to their folder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         model, adapter, sentence, hidden, weights = (
-            Path(config[key]) if config[key] else None for key in ("model", "adapter", "sentence", "hidden", "weights")
+            WEIGHTS / config[key] if config[key] else None for key in ("model", "adapter", "sentence", "hidden", "weights")
         )
         self.mode = config["mode"]
         self.beam, self.proposals, self.tokens = config["beam"], config["proposals"], config["max_tokens"]
@@ -206,6 +207,11 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     return results
 
 
+def _named(path: Path) -> str:
+    """A shipped file's name, another one's path: a run is the same wherever the package lies."""
+    return path.name if path.parent == WEIGHTS else str(path.resolve())
+
+
 def headline(records: Sequence[Record]) -> str:
     """A few words for the progress bar."""
     done = [record["credit"] for record in records if "credit" in record]
@@ -264,14 +270,14 @@ def bench(
     paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden, "weights": assembly.shipped_weights(tuned)}
     config = {
         "mode": mode,
-        "data": str(data),
+        "data": data.name,
         "contents": [content_digest(path) for path in (data, *paths.values()) if path is not None and path.exists()],
         "seed": seed,
         "beam": beam,
         "proposals": proposals,
         "temperature": temperature,
         "max_tokens": usual_tokens(beam * proposals) if max_tokens is None else max_tokens,
-        **{name: "" if path is None else str(path.resolve()) for name, path in paths.items()},
+        **{name: "" if path is None else _named(path) for name, path in paths.items()},
     }
     try:
         for path in (sentence, hidden, tuned):

@@ -175,6 +175,15 @@ def test_changed_data_is_another_run(model: Path, data: Path, tmp_path: Path) ->
     assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
 
 
+def test_a_run_is_the_same_wherever_package_and_data_lie(model: Path, data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / data.name
+    copy.parent.mkdir()
+    copy.write_bytes(data.read_bytes())
+    configs = [bench(tmp_path / "x.json", mode="select", data=path, model=model, progress=False).config for path in (data, copy)]
+    assert configs[0] == configs[1] and configs[0]["data"] == "dev.jsonl"
+    assert maths._named(assembly.ADAPTER) == "maths-adapter.safetensors" and maths._named(copy) == str(copy)
+
+
 def test_outcomes_that_are_all_alike_have_an_interval(model: Path, data: Path, tmp_path: Path) -> None:
     results = bench(tmp_path / "x.json", mode="select", data=data, model=model, progress=False).results
     assert results["any"].value == 1 and results["any"].low < 0.5

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -150,8 +150,8 @@ def check_limits(deadline: float | None, max_tokens: int | None) -> None:
 def unsolved(
     question: str, reason: str, seconds: float, steps: tuple[Step, ...] = (), tokens: int = 0, weights: Mapping[str, float] | None = None
 ) -> Solution:
-    """What there is where no solution was completed. Arguments: see `Solution`."""
-    return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, False, reason, tokens, seconds, weights=weights or {})
+    """What there is where no solution was completed, or none states a number. Arguments: see `Solution`."""
+    return Solution(question, None, steps, float("inf"), (), 0.0, 0.0, not reason, reason, tokens, seconds, weights=weights or {})
 
 
 @dataclass(frozen=True)
@@ -374,10 +374,8 @@ class Solver:
         if not reason and iteration.dropped and problem.late:
             reason = why_it_ended(problem)  # time was over while the last choice was made
         row, best = ranked[0]
-        if best.answer is None:  # whole solutions, but none states a number
-            return replace(
-                unsolved(question, reason, time.monotonic() - started, found.steps(drawn[row].text), spent, weights), complete=not reason
-            )
+        if best.answer is None:
+            return unsolved(question, reason, time.monotonic() - started, found.steps(drawn[row].text), spent, weights)
         others: dict[str | None, Candidate] = {}
         for _, candidate in ranked:
             if candidate.answer != best.answer:
