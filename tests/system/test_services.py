@@ -64,7 +64,7 @@ def test_a_question_is_answered_with_steps_energies_and_progress(services: Servi
     assert response.steps
     assert {score.scorer for score in response.scores} == {"agreement", "arithmetic", "generator", "likelihood", "numbers"}
     assert all(len(score.energies) == len(response.steps) for score in response.scores)
-    assert list(response.weights) == [1.0] * 6, "another model's solutions: weights were fitted to the shipped adapter's"
+    assert list(response.weights) == [1.0] * 5, "another model's solutions: weights were fitted to the shipped adapter's"
     lengths = {len(response.runner_up_solutions), len(response.runner_up_answers), len(response.runner_up_energies)}
     assert len(lengths) == 1
     assert all(len(score.energies) == lengths.copy().pop() for score in response.runner_up_scores)
