@@ -87,9 +87,9 @@ def _select(item: Item, ensemble: Solver) -> dict[str, Any]:
     if "agreement" in energies:
         credit["majority"] = shared(energies["agreement"], right)
     credit |= {f"scorer.{name}": shared(values, right) for name, values in energies.items()}
-    credit["ensemble"] = shared(list(ranking.answers), right)
+    credit["ensemble"] = shared(list(ranking.answer_energies), right)
     record = {"credit": credit, "energies": energies, "totals": list(ranking.totals), "correct": list(item.correct)}
-    record["answers"] = list(ranking.answers)
+    record["answer_energies"] = list(ranking.answer_energies)
     return record | {"scorers": list(names), "dropped": dropped} | successes(credit)
 
 
@@ -131,7 +131,7 @@ def _timed(solver: Solver, question: str, tokens: int, seed: int) -> Solution:
 
 
 def measure_speed(model: LanguageModel, preamble: str, item: Item, beam: int, proposals: int, longest: int = 40) -> dict[str, Any]:
-    """A search's step proposals, the same tokens both ways, in turn: with the prefix shared, and with every text read as a whole again.
+    """A search's step proposals, from the same draws both ways, in turn: with the prefix shared, and with every text read as a whole again.
 
     Naively, each of the beam * proposals texts is read from its first token on in each round, in one batch, and then written on with its
     own cache: what a call of a text-generation interface for each round does.
@@ -211,11 +211,6 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     return results
 
 
-def _named(path: Path) -> str:
-    """A shipped file's name, another one's path: a run is the same wherever the package lies."""
-    return path.name if path.parent == WEIGHTS else str(path.resolve())
-
-
 def headline(records: Sequence[Record]) -> str:
     """A few words for the progress bar."""
     done = [record["credit"] for record in records if "credit" in record]
@@ -223,6 +218,12 @@ def headline(records: Sequence[Record]) -> str:
         return f"{len(records)} problems"
     ensemble, majority = (sum(credit.get(name, 0.0) for credit in done) / len(done) for name in ("ensemble", "majority"))
     return f"ensemble {100 * ensemble:.1f} %, majority {100 * majority:.1f} %"
+
+
+def _named(path: Path) -> str:
+    """A shipped file's name, another one's path: a run is the same wherever the package lies."""
+    whole = path.resolve()
+    return whole.name if whole.parent == WEIGHTS.resolve() else str(whole)
 
 
 def bench(

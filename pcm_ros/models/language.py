@@ -127,7 +127,8 @@ class LanguageModel:
         """Read on: text i behind row rows[i]. The new branches, and each token's log-likelihood (nats).
 
         Args:
-            scored: False = no log-likelihoods, which are a quarter of the work: empty tuples.
+            scored: False = no log-likelihoods, for which every token goes through the output layer (a fifth of SmolLM2's weights): R empty
+                tuples. The last token of each text does in any case.
 
         Raises:
             ValueError: an empty text, or one that with what stands before it is longer than the model's context.
@@ -155,10 +156,10 @@ class LanguageModel:
         inner = torch.arange(longest - 1) < lengths[:, None] - 1  # tokens behind which the text goes on
         states, following = hidden[:, :-1][inner], ids[:, 1:][inner]
         later: list[float] = []
-        for part in torch.arange(len(states)).split(_SCORED):
-            later += _log_likelihoods(self._logits(states[part]), following[part]).tolist()
-        each = iter(later)
-        return fed, tuple((start, *itertools.islice(each, count - 1)) for start, count in zip(first, lengths.tolist(), strict=True))
+        for some, tokens in zip(states.split(_SCORED), following.split(_SCORED), strict=True):
+            later += _log_likelihoods(self._logits(some), tokens).tolist()
+        others = iter(later)
+        return fed, tuple((one, *itertools.islice(others, count - 1)) for one, count in zip(first, lengths.tolist(), strict=True))
 
     @torch.inference_mode()
     def write(

@@ -24,6 +24,7 @@ from pcm_ros.benchmarks.word_problems import Item, is_right, read_items
 from pcm_ros.consensus import Batch
 from pcm_ros.evidence.document import content_digest
 from pcm_ros.evidence.journal import Entry, Journal
+from pcm_ros.models.language import LanguageModel
 from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.proposals import Problem, usual_tokens
@@ -96,6 +97,9 @@ def test_speed_compares_the_same_work(model: Path, data: Path, tmp_path: Path) -
     document = bench(tmp_path / "speed.json", mode="speed", data=data, model=model, beam=2, proposals=2, progress=False)
     assert {"ratio", "tokens_per_second", "tokens_per_second.naive"} <= document.results.keys()
     assert all(min(record["tokens"].values()) > 0 for record in document.records)
+    precise, item = LanguageModel(model, dtype=torch.float32), next(iter(read_items(data, "speed", 1, 0).values()))
+    tokens = maths.measure_speed(precise, "", item, 2, 2)["tokens"]
+    assert tokens["prefix"] == tokens["naive"], "bfloat16 rounds what is read together differently, and draws part"
 
 
 @pytest.mark.parametrize(

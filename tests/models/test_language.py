@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pcm_ros.models import language
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal
 from pcm_ros.models.language import LanguageModel
 from pcm_ros.models.loading import ModelUnavailable, fast_precision
@@ -69,6 +70,19 @@ def test_branches_of_different_lengths_are_those_of_reading_each_text_alone(fold
         assert torch.allclose(torch.log_softmax(fed.logits[row], -1), expected[-1], atol=1e-4)
         own = expected[len(texts[parent]) - 1 : -1].gather(1, torch.tensor(text)[:, None]).squeeze(1)
         assert likelihoods[row] == pytest.approx(own.tolist(), abs=1e-4)
+
+
+def test_what_is_fed_is_the_same_however_it_is_scored(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of a few tokens at a time, of all at once, and of the last ones alone."""
+    branches = llama.read([llama.encode("the cat")])
+    texts = [llama.encode(text) for text in ("t", " and 7 more", " = 12 * 7 + 7 eggs")]
+    fed, likelihoods = llama.feed(branches, [0, 0, 0], texts)
+    assert [len(one) for one in likelihoods] == [len(text) for text in texts]
+    monkeypatch.setattr(language, "_SCORED", 2)
+    for one, again in zip(likelihoods, llama.feed(branches, [0, 0, 0], texts)[1], strict=True):
+        assert one == pytest.approx(again, abs=1e-5)
+    silent, nothing = llama.feed(branches, [0, 0, 0], texts, scored=False)
+    assert nothing == ((), (), ()) and torch.equal(silent.logits, fed.logits) and torch.equal(silent.hidden, fed.hidden)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])

@@ -235,7 +235,7 @@ class StepGenerator:
             self._open[""] = (self._read_prompt(), 0)
         unread = [text for text in texts if text not in self._open]
         if unread:
-            again, _ = self.model.feed(self._read_prompt(), [0] * len(unread), [self.model.encode(text) for text in unread])
+            again, _ = self.model.feed(self._read_prompt(), [0] * len(unread), [self.model.encode(text) for text in unread], scored=False)
             self._open |= {text: (again, row) for row, text in enumerate(unread)}
         return gathered([self._open[text] for text in texts])
 

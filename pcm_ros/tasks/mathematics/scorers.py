@@ -160,10 +160,11 @@ class ReadSolutions:
             self._question = problem.question
         known = self._read
         while missing := {self._next(known, text) for text in texts} - {("", "")}:
-            todo = sorted((len(tokens := self.model.encode(line)), begun, line, tokens) for begun, line in missing)
+            lines = [(begun, line, self.model.encode(line)) for begun, line in missing]
+            todo = sorted(lines, key=lambda part: (len(part[2]), part))
             for first in range(0, len(todo), self.ROWS):
                 problem.check_time()
-                self._read_on(known, [part[1:] for part in todo[first : first + self.ROWS]])
+                self._read_on(known, todo[first : first + self.ROWS])
             problem.check_time()
         self._read = {text: known[text] for text in ("", *texts)}  # older branches are large, and no beam goes on from them
         return [known[text] for text in texts]

@@ -116,12 +116,12 @@ class Ranking:
 
     Attributes:
         order: indices, best first: by their answers, those without one last, and those of one answer by their own energies.
-        totals: energy of each solution as given. answers: energy of its answer, see `answer_energies`. table: all energies.
+        totals: energy of each solution as given. answer_energies: of its answer, see the function of this name. table: all energies.
     """
 
     order: tuple[int, ...]
     totals: tuple[float, ...]
-    answers: tuple[float, ...]
+    answer_energies: tuple[float, ...]
     table: ScoreTable
 
 
@@ -282,7 +282,7 @@ class Solver:
     def judged(self, question: str, drawn: Sequence[Drawn]) -> tuple[Candidate, ...]:
         """What the ensemble says of complete solutions beside each other, best first. Raises QuorumError."""
         with self._remembering():
-            compared, _ = self._compared(_as_drawn(drawn), Problem(checked_question(question)))
+            compared, _ = self._compared(_batch_of(drawn), Problem(checked_question(question)))
             return tuple(candidate for _, candidate in compared)
 
     @contextlib.contextmanager
@@ -341,8 +341,8 @@ class Solver:
         with self._remembering():
             compared, iteration = self._compared(batch, Problem(checked_question(question)))
         given = dict(compared)
-        answers = tuple(given[row].answer_energy for row in range(count))
-        return Ranking(tuple(row for row, _ in compared), tuple(iteration.table.total.tolist()), answers, iteration.table)
+        energies = tuple(given[row].answer_energy for row in range(count))
+        return Ranking(tuple(row for row, _ in compared), tuple(iteration.table.total.tolist()), energies, iteration.table)
 
     def _compared(self, batch: Batch, problem: Problem) -> tuple[list[tuple[int, Candidate]], Iteration]:
         """Complete solutions judged beside each other, each with its row, in the order of `Ranking`."""
@@ -363,7 +363,7 @@ class Solver:
         partial = "" if found.state is None else text_of(found.state.beams.extras["sequence"][0])
         drawn = list(found.complete.values())
         try:
-            compared = self._compared(_as_drawn(drawn), problem) if drawn else None
+            compared = self._compared(_batch_of(drawn), problem) if drawn else None
         except QuorumError:
             if not problem.late:
                 raise
@@ -432,7 +432,7 @@ def _order(candidate: Candidate) -> tuple[bool, float, float]:
     return candidate.answer is None, candidate.answer_energy, candidate.total
 
 
-def _as_drawn(drawn: Sequence[Drawn]) -> Batch:
+def _batch_of(drawn: Sequence[Drawn]) -> Batch:
     parts = {name: [getattr(one, name) for one in drawn] for name in ("votes", "likelihood", "tokens")}
     return solutions_batch([one.text for one in drawn], [True] * len(drawn), **parts)
 

@@ -214,7 +214,7 @@ class ContextWriter:
         """
         breadth, longest = BREADTH[inquiry.reading.asks]
         asked = self._reader.encode(prompt(inquiry.question))
-        branches, _ = self._reader.feed(self._preamble, [0], [asked])
+        branches, _ = self._reader.feed(self._preamble, [0], [asked], scored=False)
         last, text, likelihood, written, steps = asked[-1], "", 0.0, 0, 0
         dropped: dict[str, str] = {}
         while written < longest:
@@ -231,7 +231,7 @@ class ContextWriter:
                 break
             text = opening.texts[opening.tokens.index(token)]
             yield text, steps
-            branches, _ = self._reader.feed(branches, [0], [[token]])
+            branches, _ = self._reader.feed(branches, [0], [[token]], scored=False)
             last = token
         return Written(text.rstrip(MARKS), likelihood, written, "", steps, dropped)
 
@@ -277,7 +277,7 @@ class ContextWriter:
         if not found:
             return None
         tokens = list(found.values())
-        fed, _ = self._reader.feed(branches, [0] * len(tokens), [[token] for token in tokens])
+        fed, _ = self._reader.feed(branches, [0] * len(tokens), [[token] for token in tokens], scored=False)
         rest = self._reader.write(fed, list(range(len(tokens))), [0.0] * len(tokens), longest, torch.Generator())
         answers = []
         for longer, token, ahead in zip(found, tokens, rest.tokens, strict=True):

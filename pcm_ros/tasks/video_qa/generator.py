@@ -144,7 +144,7 @@ class AnswerGenerator:
         return [(sum(one), len(one)) for one in scores]
 
     def _after(self, texts: Sequence[Sequence[int]]) -> Branches:
-        return self.model.feed(self._preamble, [0] * len(texts), texts)[0]
+        return self.model.feed(self._preamble, [0] * len(texts), texts, scored=False)[0]
 
     @staticmethod
     def _batch(asked: _Asked, words: dict[str, tuple[float, int]], phrases: dict[str, tuple[float, int]] | None = None) -> Batch:
@@ -176,7 +176,7 @@ class AnswerGenerator:
             scores += [before + score for _, score in words]
         if not starts:
             return {}
-        fed, _ = self.model.feed(rows, places, [[token] for token in starts])
+        fed, _ = self.model.feed(rows, places, [[token] for token in starts], scored=False)
         grown = self.model.write(fed, list(range(len(starts))), [0.0] * len(starts), longest, torch.Generator())
         found: dict[str, tuple[float, int]] = {}
         for row, token, score, tokens, likelihoods in zip(places, starts, scores, grown.tokens, grown.log_likelihoods, strict=True):

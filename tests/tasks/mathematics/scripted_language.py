@@ -45,10 +45,10 @@ class ScriptedModel:
         return self._branches([self.decode(text) for text in texts])
 
     def feed(
-        self, branches: Branches, rows: Sequence[int], texts: Sequence[Sequence[int]]
+        self, branches: Branches, rows: Sequence[int], texts: Sequence[Sequence[int]], scored: bool = True
     ) -> tuple[Branches, tuple[tuple[float, ...], ...]]:
         whole = [self.texts[int(branches.hidden[row, 0])] + self.decode(text) for row, text in zip(rows, texts, strict=True)]
-        return self._branches(whole), tuple((-0.1,) * len(text) for text in texts)
+        return self._branches(whole), tuple((-0.1,) * len(text) * scored for text in texts)
 
     def write(
         self,

@@ -89,9 +89,9 @@ class Says:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def feed(self, *arguments: Any) -> Any:
+    def feed(self, *arguments: Any, **named: Any) -> Any:
         self.read_again += 1
-        return self.model.feed(*arguments)
+        return self.model.feed(*arguments, **named)
 
     def write(self, branches: Branches, rows: Sequence[int], *_: object) -> Grown:
         said = [self.lines[row % len(self.lines)] for row in range(len(rows))]
@@ -118,7 +118,7 @@ def test_the_model_goes_on_from_the_text_of_a_beam(tiny: LanguageModel, line: st
 
 
 def test_no_step_is_read_again_in_a_usual_search(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "feed", lambda *_: pytest.fail("a step was read again"))
+    monkeypatch.setattr(tiny, "feed", lambda *_, **__: pytest.fail("a step was read again"))
     solver = Solver(StepGenerator(tiny, first=6, each=2, temperature=0.3), [GeneratorLikelihood()], width=3)
     assert solver.solve(next(iter(KNOWN))).answer == "10"
     assert not solver.generator._open, "and nothing is kept at the end"

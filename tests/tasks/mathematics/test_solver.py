@@ -284,8 +284,8 @@ def test_given_solutions_of_the_best_answer_come_first(fitted: bool, order: tupl
     ranking = solver.rank(QUESTION, ["#### 8", "#### 7", "#### 8.0", "Nobody knows."])
     assert ranking.order == order
     assert ranking.totals == pytest.approx((0.3, 0.1, 0.2, 0.0))
-    assert ranking.answers[0] == ranking.answers[2] and ranking.answers[3] == ranking.totals[3]
-    assert ranking.answers[order[0]] < ranking.answers[order[2]]
+    assert ranking.answer_energies[0] == ranking.answer_energies[2] and ranking.answer_energies[3] == ranking.totals[3]
+    assert ranking.answer_energies[order[0]] < ranking.answer_energies[order[2]]
     solver.close()
 
 
