@@ -2,7 +2,8 @@
 
     python -m training.maths_candidates --data gsm8k/train.jsonl --out runs/maths/candidates.jsonl
 
-Problems that the adapter was not trained on, GSM8K's last ones and generated ones, as `maths_samples.py` orders them. One line of JSON for
+Problems that neither adapter nor verifiers were trained on: GSM8K's last ones and generated ones, as `maths_samples.py` orders them, then
+problems of held-out stories (`maths_stories.py`). One line of JSON for
 each: the question, and of each distinct solution how often it was drawn, whether its answer is right, and its energies. The same command
 goes on with the problems that the file does not hold yet; two cores are used by two processes (`--part 1/2`, `--part 2/2`).
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pcm_ros.tasks.mathematics import assembly
 from pcm_ros.tasks.mathematics.generator import StepGenerator
 from pcm_ros.tasks.mathematics.solver import Solution, Solver
 from training.maths_adapter import HELD_OUT
-from training.maths_samples import Labelled, problems, right, share_of_work, whole_lines
+from training.maths_samples import Labelled, problems, right, share_of_work, story_problems, whole_lines
 
 
 def candidate_solver(adapter: Path | None, model: Path | None, sentence: Path | None, hidden: Path | None, count: int) -> Solver:
@@ -51,6 +52,12 @@ def line_of(problem: Labelled, found: Solution) -> dict[str, Any]:
     }
 
 
+def unseen_problems(data: Path, generated: float, stories: int, held_out: int, seed: int) -> list[Labelled]:
+    """What neither adapter nor verifiers were trained on. stories: how many of held-out stories; the rest: see `maths_samples.problems`."""
+    recorded = takewhile(lambda problem: problem.held_out, problems(data, generated, seed, held_out))
+    return [*recorded, *islice((problem for problem in story_problems(seed) if problem.held_out), stories)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's train.jsonl")
@@ -63,14 +70,14 @@ def main() -> None:
     parser.add_argument("--hidden", type=Path, help="weights of the hidden-state verifier; default: likewise")
     parser.add_argument("--count", type=int, default=20, help="samples a problem")
     parser.add_argument("--generated", type=float, default=0.5, help="share of generated problems")
+    parser.add_argument("--stories", type=int, default=100, help="problems of held-out stories")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--part", type=share_of_work, default="1/1", help="K/N: the K-th of N processes, each with an --out of its own")
     options = parser.parse_args()
     part, parts = options.part
     set_threads()
-    unseen = takewhile(lambda problem: problem.held_out, problems(options.data, options.generated, options.seed, options.held_out))
-    todo = list(unseen)[part - 1 :: parts]
+    todo = unseen_problems(options.data, options.generated, options.stories, options.held_out, options.seed)[part - 1 :: parts]
     done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
     adapter = assembly.chosen_adapter(options.model, options.adapter)

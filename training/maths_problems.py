@@ -200,7 +200,7 @@ class Problem:
     kind: str
 
 
-def _whole(rng: np.random.Generator, least: int = 2, most: int = 0) -> int:
+def whole_number(rng: np.random.Generator, least: int = 2, most: int = 0) -> int:
     """A number of varied size: mostly below 100, some hundreds, few thousands."""
     most = most or int(rng.choice([12, 30, 100, 100, 400, 2000], p=[0.2, 0.25, 0.25, 0.15, 0.1, 0.05]))
     return int(rng.integers(least, max(most, least + 1) + 1))
@@ -208,19 +208,19 @@ def _whole(rng: np.random.Generator, least: int = 2, most: int = 0) -> int:
 
 def _numbers(kind: str, rng: np.random.Generator) -> dict[str, int]:
     """Numbers that make every step a whole number above 0."""
-    a, b, c, d = (_whole(rng) for _ in range(4))
-    small = [_whole(rng, 2, 12) for _ in range(4)]
+    a, b, c, d = (whole_number(rng) for _ in range(4))
+    small = [whole_number(rng, 2, 12) for _ in range(4)]
     match kind:
         case "add":
             return {"a": a, "b": b, "r": a + b}
         case "sub":
             return {"a": a + b, "b": b, "r": a}
         case "mul":
-            first, second = (small[0], b) if rng.random() < 0.6 else (_whole(rng, 2, 40), small[1])
+            first, second = (small[0], b) if rng.random() < 0.6 else (whole_number(rng, 2, 40), small[1])
             return {"a": first, "b": second, "r": first * second}
         case "div":
-            share = _whole(rng, 2, 60)
-            by = small[0] if rng.random() < 0.8 else _whole(rng, 2, 40)
+            share = whole_number(rng, 2, 60)
+            by = small[0] if rng.random() < 0.8 else whole_number(rng, 2, 40)
             return {"a": by * share, "b": by, "r": share}
         case "add_add":
             return {"a": a, "b": b, "c": c, "s": a + b, "t": 2 * a + b, "r": a + b + c}
@@ -236,14 +236,14 @@ def _numbers(kind: str, rng: np.random.Generator) -> dict[str, int]:
             c = int(rng.integers(1, product))
             return {"a": small[0], "b": small[1], "c": c, "s": product, "r": product - c}
         case "add_mul":
-            a, b = _whole(rng, 2, 30), _whole(rng, 2, 30)
+            a, b = whole_number(rng, 2, 30), whole_number(rng, 2, 30)
             return {"a": a, "b": b, "c": small[0], "s": a + b, "r": (a + b) * small[0]}
         case "add_div":
-            total = small[0] * (share := _whole(rng, 2, 40))
+            total = small[0] * (share := whole_number(rng, 2, 40))
             a = int(rng.integers(1, total))
             return {"a": a, "b": total - a, "c": small[0], "s": total, "r": share}
         case "sub_div":
-            share = _whole(rng, 2, 40)
+            share = whole_number(rng, 2, 40)
             return {"a": small[0] * share + b, "b": b, "c": small[0], "s": small[0] * share, "r": share}
         case "mul_mul_add":
             a, b, c, d = small
@@ -258,7 +258,7 @@ def _numbers(kind: str, rng: np.random.Generator) -> dict[str, int]:
     raise ValueError(f"kind is '{kind}'; allowed: {', '.join(TEMPLATES)}")
 
 
-def _words(rng: np.random.Generator) -> dict[str, str]:
+def words_for(rng: np.random.Generator) -> dict[str, str]:
     """Names, things and places, none twice in one story."""
     people = [(name, "he", "his", "him") for name in HE] + [(name, "she", "her", "her") for name in SHE]
     who = [people[i] for i in rng.choice(len(people), 3, replace=False)]
@@ -282,7 +282,8 @@ def _singular(things: str) -> str:
     return things[:-1]
 
 
-def _choices(text: str, rng: np.random.Generator) -> str:
+def chosen(text: str, rng: np.random.Generator) -> str:
+    """The text with one of the words of each [p|q]."""
     return re.sub(r"\[([^\]|]*(?:\|[^\]]*)+)\]", lambda match: str(rng.choice(match[1].split("|"))), text)
 
 
@@ -296,7 +297,7 @@ def make_problem(rng: np.random.Generator, one_step: float = 0.55, paired: float
         one_step: probability of a plain story of one step; the rest have two or three.
         paired: probability of a story with two things and two events instead. idle: of a sentence that plays no part.
     """
-    words: dict[str, object] = dict(_words(rng))
+    words: dict[str, object] = dict(words_for(rng))
     if rng.random() < paired:
         story, question, steps, numbers, kind = _paired(rng)
     else:
@@ -309,9 +310,9 @@ def make_problem(rng: np.random.Generator, one_step: float = 0.55, paired: float
     sentences = [story]
     while rng.random() < idle and len(sentences) < 3:
         sentences.insert(int(rng.integers(len(sentences) + 1)), str(rng.choice(IDLE)))
-        words |= {"d1": _whole(rng), "d2": _whole(rng, 2, 12)}
+        words |= {"d1": whole_number(rng), "d2": whole_number(rng, 2, 12)}
     words |= numbers
-    filled: Callable[[str], str] = lambda text: _choices(text, rng).format(**words)  # noqa: E731
+    filled: Callable[[str], str] = lambda text: chosen(text, rng).format(**words)  # noqa: E731
     text = " ".join(filled(sentence) for sentence in sentences)
     asked = filled(question)
     if rng.random() < 0.12 and text.endswith("."):
@@ -336,8 +337,8 @@ def _paired(rng: np.random.Generator) -> tuple[str, str, list[str], dict[str, in
     while True:
         story, *_ = PAIRED[rng.integers(len(PAIRED))]
         what, question, steps = PAIRED_ASKS[rng.integers(len(PAIRED_ASKS))]
-        c, d = _whole(rng), _whole(rng)
-        numbers = {"a": c + _whole(rng), "b": d + _whole(rng), "c": c, "d": d}
+        c, d = whole_number(rng), whole_number(rng)
+        numbers = {"a": c + whole_number(rng), "b": d + whole_number(rng), "c": c, "d": d}
         a, b = numbers["a"], numbers["b"]
         results = {"a-c": a - c, "b-d": b - d, "a+b": a + b, "c+d": c + d, "a-b": a - b, "b-a": b - a, "c-d": c - d}
         result = results.get(what, (a - c) + (b - d))

@@ -7,6 +7,8 @@ Problems are begun in a fixed order, so that the first ones are a fair sample: t
 GSM8K's train split mixed with generated ones. The same command goes on with the problems that the file does not hold yet. Two cores are
 used by two processes (`--part 1/2`, `--part 2/2`), whose files are then joined by `cat`.
 
+With `--stories` the problems are of stories that the adapter does not know (`maths_stories.py`), and no data are needed.
+
 With `--next-steps` only one step is drawn, behind a beginning of the problem's worked solution (`before` in the file): where whole samples
 of hard problems are nearly all wrong, of these steps many are right, and right and wrong ones differ in nothing else. Right: its
 results are among those that the worked solution still has to come to; an answer: it is the problem's. Steps without a result are left out.
@@ -22,7 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from pcm_ros.tasks.mathematics.notation import ANSWER, compact, prompt
 from training.maths_adapter import HELD_OUT
 from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions
 from training.maths_problems import make_problem
+from training.maths_stories import story_problem
 from training.precision import largest_of, training_precision
 
 NEXT_STEPS = "steps"
@@ -76,6 +79,14 @@ def problems(path: Path, generated: float, seed: int, held_out: int = HELD_OUT) 
             yield Labelled("generated", made, new.question, str(new.answer), place < held_out)
             made += 1
         yield Labelled("gsm8k", row, recorded[row].question, recorded[row].answer, row >= learnt)
+
+
+def story_problems(seed: int) -> Iterator[Labelled]:
+    """Problems of stories that the adapter does not know, without end; held_out = of stories kept for measuring."""
+    rng = np.random.default_rng([seed, 5151])
+    for number in count():
+        new = story_problem(rng)
+        yield Labelled("stories", number, new.question, str(new.answer), new.held_out)
 
 
 def right(text: str, answer: str) -> bool:
@@ -116,8 +127,10 @@ def line_of(problem: Labelled, found: Solutions, judged: Callable[[str], bool | 
 
 
 def part_of(problem: Labelled) -> str:
-    """The words under which shares are reported; generated problems are always new to the adapter."""
-    return "generated" if problem.source == "generated" else f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
+    """The words under which shares are reported; generated problems and stories are always new to the adapter."""
+    if problem.source in ("generated", "stories"):
+        return problem.source
+    return f"{problem.source}, {'held out' if problem.held_out else 'trained on'}"
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -139,7 +152,7 @@ def share_of_work(text: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="GSM8K's train.jsonl")
+    parser.add_argument("--data", type=Path, help="GSM8K's train.jsonl; needed but with --stories")
     parser.add_argument("--model", type=Path, help="folder in transformers' format; default: the embedded model")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--generated", type=float, default=0.4, help="share of generated problems")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
+    parser.add_argument("--stories", action="store_true", help="problems of stories that the adapter does not know, and no others")
     parser.add_argument("--next-steps", action="store_true", help="one step behind a worked beginning, of GSM8K's problems")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -163,11 +177,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     part, parts = options.part
+    if options.stories == bool(options.data) or (options.stories and options.next_steps):
+        parser.error("either --data is needed, with --next-steps or without, or --stories")
     started = time.monotonic()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     device = torch.device(options.device)
     share = 0.0 if options.next_steps else options.generated
-    todo = list(islice(problems(options.data, share, options.seed, options.held_out), options.problems))[part - 1 :: parts]
+    found = story_problems(options.seed) if options.stories else problems(options.data, share, options.seed, options.held_out)
+    todo = list(islice(found, options.problems))[part - 1 :: parts]
     worked: list[str] = []
     if options.next_steps:
         worked = [compact(json.loads(line)["answer"]) for line in options.data.read_text().splitlines()]
@@ -200,20 +217,20 @@ def main() -> None:
     )
     hits: defaultdict[str, list[float]] = defaultdict(list)
     first = shown = time.monotonic()
-    count = 0
+    finished = 0
 
     def report() -> None:
         seconds = time.monotonic() - first
         shares = ", ".join(f"{part} {np.mean(rows):.4f} (of {len(rows)} problems)" for part, rows in sorted(hits.items()))
         pace = drawing.tokens / max(seconds, 1e-9)
-        print(f"{count} of {len(todo)}, {seconds:.0f} s, {drawing.steps} steps, {pace:.0f} tokens/s, right: {shares}", flush=True)
+        print(f"{finished} of {len(todo)}, {seconds:.0f} s, {drawing.steps} steps, {pace:.0f} tokens/s, right: {shares}", flush=True)
 
     with options.out.open("a") as out:
-        for number, found in drawing.draw(prompts, started + options.seconds):
-            entry = line_of(todo[number], found, judged(todo[number]))
+        for number, drawn in drawing.draw(prompts, started + options.seconds):
+            entry = line_of(todo[number], drawn, judged(todo[number]))
             hits[part_of(todo[number])].append(sum(sample["count"] for sample in entry["samples"] if sample["right"]) / options.count)
             out.write(json.dumps(entry) + "\n")
-            count += 1
+            finished += 1
             if time.monotonic() - shown > 10:
                 out.flush()
                 report()
