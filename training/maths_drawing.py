@@ -36,12 +36,10 @@ Linear = Callable[[Tensor], Tensor]
 
 def _linear(layers: Sequence[nn.Linear], largest: Mapping[str, Tensor] | None, name: str) -> Linear:
     """Layers with the same input as one; name: under which the largest values of that are known."""
+    if largest is not None:
+        return EightBitLinear(layers, largest[name])
     weight = torch.cat([layer.weight.detach() for layer in layers])
-    if largest is None:
-        return lambda x: functional.linear(x, weight)
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    joined.weight.data = weight
-    return EightBitLinear(joined, largest[name])
+    return lambda x: functional.linear(x, weight)
 
 
 class Decoder:
@@ -49,7 +47,7 @@ class Decoder:
 
     Args:
         model: of transformers, on its device, in its type. longest: positions at most.
-        largest: `largest_inputs` of the model on a typical text, to compute in eight-bit integers; None = in its type.
+        largest: `Inputs.largest` of the model on a typical text, to compute in eight-bit integers; None = in its type.
 
     Raises:
         ValueError: another architecture, or layers with biases.

@@ -39,7 +39,7 @@ from training.maths_adapter import MICRO, fitting, steps_of_epoch
 from training.maths_labels import Sampled, energies_by, held_out_figures, sampled
 from training.maths_sentence_verifier import DATA
 from training.maths_trees import Padded, Tree, early_ends, padded, sample_branches, trees, trunk_of, verifier_loss
-from training.precision import largest_of, training_precision
+from training.precision import training_precision, typical_inputs
 
 SETTINGS = ("epochs", "layers", "rank", "rate", "per_step", "early", "ranking", "seed")
 LONGEST_TREE = 640  # tokens of a sequence that holds several samples
@@ -105,7 +105,7 @@ def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], enco
 
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
     """Figures on held-out problems, by the scorer that the product uses."""
-    scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), weights, typical=EXAMPLES)
+    scorer = HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False, typical=EXAMPLES), weights)
     return held_out_figures(energies_by(scorer, problems), problems)
 
 
@@ -147,9 +147,9 @@ def main() -> None:
     round_weights(model, training_precision(device))
     layers = int(model.config.num_hidden_layers)
     frozen = max(0, layers - options.layers)
-    if typical := largest_of(model, tokenizer, device):  # as the product computes them
+    if typical := typical_inputs(model, tokenizer, device):  # as the product computes them
         lower = tuple(f"model.layers.{layer}." for layer in range(frozen))
-        use_eight_bits(model, {name: values for name, values in typical.items() if name.startswith(lower)})
+        use_eight_bits(model, typical.of([name for name in typical.last if name.startswith(lower)]))
     upper = "|".join(str(layer) for layer in range(frozen, layers))
     add_low_rank(model, options.rank, 2.0 * options.rank, within=rf"\.layers\.({upper})\.")
     model.to(device)

@@ -42,7 +42,7 @@ from training.maths_adapter import HELD_OUT
 from training.maths_drawing import LONGEST_STEP, MOST_STEPS, Drawing, Solutions
 from training.maths_problems import make_problem
 from training.maths_stories import story_problem
-from training.precision import largest_of, training_precision
+from training.precision import training_precision, typical_inputs
 
 NEXT_STEPS = "steps"
 """Ends the source of problems of which the next step was drawn."""
@@ -198,7 +198,8 @@ def main() -> None:
     done = {(entry["source"], entry["index"]) for entry in whole_lines(options.out)}
     model, tokenizer = load_causal(options.model or embedded_language_model(), torch.float32)
     merge_adapter(model, options.adapter)
-    largest = largest_of(model, tokenizer, device)
+    typical = typical_inputs(model, tokenizer, device)
+    largest = None if typical is None else typical.largest
     round_weights(model, training_precision(device))
     model.to(device)
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]

@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pcm_ros.models.eight_bit_linear import fast_in_eight_bits, largest_inputs
+from pcm_ros.models.eight_bit_linear import Inputs, fast_in_eight_bits, noted_inputs
 from pcm_ros.models.loading import fast_precision
 from pcm_ros.tasks.mathematics.notation import EXAMPLES
 
@@ -23,10 +22,10 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=training_precision(device) == torch.bfloat16)
 
 
-def largest_of(model: Any, tokenizer: Any, device: torch.device) -> dict[str, Tensor] | None:
-    """`largest_inputs` of a language model (float32, on the processor) on worked examples; None where eight-bit integers are not used."""
+def typical_inputs(model: Any, tokenizer: Any, device: torch.device) -> Inputs | None:
+    """`noted_inputs` of a language model (float32, on the processor) on worked examples; None where eight-bit integers are not used."""
     if device.type != "cpu" or training_precision(device) != torch.float32 or not fast_in_eight_bits():
         return None
-    with torch.inference_mode(), largest_inputs(model) as largest:
+    with torch.inference_mode(), noted_inputs(model) as inputs:
         model(torch.tensor([tokenizer(EXAMPLES, add_special_tokens=False)["input_ids"]]))
-    return largest
+    return inputs

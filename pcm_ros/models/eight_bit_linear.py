@@ -9,7 +9,8 @@ weights are multiplied by it. How large the columns are is measured on a text.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,16 @@ class EightBitLinear(nn.Module):
     """A linear layer for inference: weights rounded to 8 bits once, inputs at each call, sums exact, result float32.
 
     Args:
-        layer: whose weights are taken. largest: (in,) largest absolute value of each input column on typical inputs.
+        layers: whose weights are taken: one, or several with the same input, whose results stand one behind the other.
+        largest: (in,) largest absolute value of each input column on typical inputs.
     """
 
-    def __init__(self, layer: nn.Linear, largest: Tensor) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], largest: Tensor) -> None:
         super().__init__()
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.bias = None if layer.bias is None else layer.bias.detach().float()
-        weight = layer.weight.detach().float()
+        self.in_features, self.out_features = layers[0].in_features, sum(layer.out_features for layer in layers)
+        biases = [torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().float() for layer in layers]
+        self.bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
+        weight = torch.cat([layer.weight.detach().float() for layer in layers])
         balance = (largest.float().clamp_min(1e-5) / weight.abs().amax(dim=0).clamp_min(1e-5)).sqrt()
         self.divided = 1 / balance
         weight = weight * balance
@@ -56,14 +59,66 @@ def fast_in_eight_bits() -> bool:
     return bool(able.get("avx512_vnni") or able.get("avx_vnni")) and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
+class _Part(nn.Module):
+    """One of several layers with the same input: whichever is asked first computes all, and keeps the others' results for them."""
+
+    def __init__(self, shared: _Shared, number: int) -> None:
+        super().__init__()
+        self.shared, self.number = shared, number
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self.shared.part(x, self.number)
+
+
+class _Shared:
+    """The layers of some `_Part`s, and their results for the last input. Another thread's input costs time, no wrong result."""
+
+    def __init__(self, layer: EightBitLinear, sizes: list[int]) -> None:
+        self.layer, self.sizes = layer, sizes
+        self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def part(self, x: Tensor, number: int) -> Tensor:
+        last = self._last
+        if last is None or last[0] is not x:
+            last = self._last = (x, self.layer(x).split(self.sizes, dim=-1))
+        if number + 1 == len(self.sizes):
+            self._last = None
+        return last[1][number]
+
+
+@dataclass
+class Inputs:
+    """What a model's linear layers were given, by their names.
+
+    Attributes:
+        largest: (in,) largest absolute value of each input column, over all calls. last: the input of the last call itself.
+    """
+
+    largest: dict[str, Tensor] = field(default_factory=dict)
+    last: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, names: Sequence[str]) -> Inputs:
+        """Those of some layers alone."""
+        return Inputs({name: self.largest[name] for name in names}, {name: self.last[name] for name in names})
+
+    def together(self) -> list[tuple[str, ...]]:
+        """The layers' names, those with the same input (the very tensor) in one tuple."""
+        groups: dict[int, list[str]] = {}
+        for name, x in self.last.items():
+            groups.setdefault(id(x), []).append(name)
+        return [tuple(names) for names in groups.values()]
+
+
 @contextlib.contextmanager
-def largest_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The largest absolute value of each input column of each linear layer, by its name, over all that the model computes meanwhile."""
-    found: dict[str, Tensor] = {}
+def noted_inputs(model: nn.Module) -> Iterator[Inputs]:
+    """What the model's linear layers are given in all that it computes meanwhile."""
+    found = Inputs()
 
     def look(name: str, x: Tensor) -> None:
         here = x.detach().abs().flatten(0, -2).amax(dim=0)
-        found[name] = torch.maximum(found[name], here) if name in found else here
+        found.largest[name] = torch.maximum(found.largest[name], here) if name in found.largest else here
+        found.last[name] = x
 
     handles = [
         module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
@@ -77,10 +132,14 @@ def largest_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def use_eight_bits(model: nn.Module, largest: dict[str, Tensor]) -> None:
-    """Replace the linear layers of which there are `largest_inputs`. The model can then be neither trained nor passed by gradients."""
-    for name, module in list(model.named_modules()):
-        for own, child in list(module.named_children()):
-            path = f"{name}.{own}" if name else own
-            if type(child) is nn.Linear and path in largest:
-                setattr(module, own, EightBitLinear(child, largest[path]))
+def use_eight_bits(model: nn.Module, inputs: Inputs) -> None:
+    """Replace the linear layers whose inputs were noted. The model can then be neither trained nor passed by gradients.
+
+    Those with the same input are computed together: for a few rows, a call's fixed cost is much of its time.
+    """
+    for names in inputs.together():
+        layers = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Linear)]
+        joined = EightBitLinear(layers, inputs.largest[names[0]])
+        shared = _Shared(joined, [layer.out_features for layer in layers])
+        for number, name in enumerate(names):
+            model.set_submodule(name, joined if len(names) == 1 else _Part(shared, number))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
-from pcm_ros.models.eight_bit_linear import fast_in_eight_bits, largest_inputs, use_eight_bits
+from pcm_ros.models.eight_bit_linear import fast_in_eight_bits, noted_inputs, use_eight_bits
 from pcm_ros.models.key_value_cache import Branches, Grown, Slots, grouped_attention
 from pcm_ros.models.loading import fast_precision
 from pcm_ros.models.low_rank import merge_adapter
@@ -30,8 +30,10 @@ class LanguageModel:
     Args:
         path: a folder in transformers' format, or a GGUF file. None = the embedded SmolLM2-135M-Instruct.
         adapter: a file of `low_rank.save_adapter`, merged into the weights.
-        dtype: float32 or bfloat16; None: what the processor is fast in.
-        pack: make it faster, and its weights unchangeable; see `pack`. typical: likewise.
+        dtype: float32 or bfloat16; None: what the processor is fast in; float32 with eight-bit integers.
+        pack: whether to make it faster at once, see `pack`.
+        typical: a text like those that it will read, at least two tokens. Where there is one, the type is float32 and the processor has
+            VNNI, `pack` makes linear layers compute in eight-bit integers.
 
     Raises:
         ModelUnavailable: see `load_causal` and `low_rank.merge_adapter`.
@@ -45,7 +47,7 @@ class LanguageModel:
         pack: bool = True,
         typical: str | None = None,
     ) -> None:
-        dtype = dtype or fast_precision()
+        dtype = dtype or (torch.float32 if typical and fast_in_eight_bits() else fast_precision())
         prepare_torchvision()
         from transformers import AttentionInterface
 
@@ -55,28 +57,23 @@ class LanguageModel:
         if adapter is not None:
             merge_adapter(self.model, adapter)
             round_weights(self.model, dtype)
-        self.dtype = dtype
+        self.dtype, self._typical = dtype, typical
         # transformers 5.24 renamed it
         self._cache_name = "cache" if "cache" in inspect.signature(self.model.base_model.forward).parameters else "past_key_values"
         self.end = {self.tokenizer.eos_token_id} - {None}
         self.context = int(getattr(self.model.config, "max_position_embeddings", 2048))
         self._pieces: dict[int, str] = {}
         if pack:
-            self.pack(typical)
+            self.pack()
 
-    def pack(self, typical: str | None = None) -> None:
-        """Make it faster: its weights can't be changed any more, and no gradients pass.
-
-        Args:
-            typical: a text like those that it will read, at least two tokens. Where there is one, and the processor is faster in it than in
-                the model's type, linear layers are computed in eight-bit integers from then on (`EightBitLinear`); else the numbers stay
-                what they are (`PackedLinear`).
-        """
-        if typical and self.dtype == torch.float32 and fast_in_eight_bits():
-            tokens = self.encode(typical)[: self.context - 1]
-            with largest_inputs(self.model) as largest:
+    def pack(self) -> None:
+        """Make it faster: its weights can't be changed any more, and no gradients pass. Linear layers are computed in eight-bit integers
+        from then on (`EightBitLinear`) where the constructor's `typical` says so; else the numbers stay what they are (`PackedLinear`)."""
+        if self._typical and self.dtype == torch.float32 and fast_in_eight_bits():
+            tokens = self.encode(self._typical)[: self.context - 1]
+            with noted_inputs(self.model) as inputs:
                 self.feed(self.read([tokens[:1]]), [0], [tokens[1:]])  # of what is fed every token gets its logits, the last layer's input
-            use_eight_bits(self.model, largest)
+            use_eight_bits(self.model, inputs)
         else:
             pack_linear_layers(self.model)
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import eight_bits
 from pcm_ros.models.eight_bit_linear import fast_in_eight_bits
+from pcm_ros.models.loading import fast_precision
 
 pytestmark = pytest.mark.skipif(not fast_in_eight_bits(), reason="the processor has no VNNI: eight-bit integers are not used on it")
 PROBLEM = {
@@ -33,7 +34,8 @@ def test_both_models_read_and_write_the_same_problems(tmp_path: Path, monkeypatc
     assert 0 < exact < 2, "the adapter knows such problems"
     assert rounded == pytest.approx(exact, abs=0.1)
     assert rounded != exact
-    assert found["writing: float32 / eight bits, seconds"]["value"] > 0
+    plain = str(fast_precision()).removeprefix("torch.")
+    assert all(found[f"{what}: {plain} / eight bits, seconds"]["value"] > 0 for what in ("writing", "reading"))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [(("--data", "nothing.jsonl"), "does not exist"), (("--limit", "1"), "allowed: >= 2")])

@@ -137,7 +137,7 @@ def scorers(model: Path | None, adapter: Path | None, sentence: Path | None = No
     if sentence is not None:
         experts.append(SentenceVerifier(sentence_encoder(), sentence))
     if hidden is not None:
-        experts.append(HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False), hidden, typical=EXAMPLES))
+        experts.append(HiddenStateVerifier(LanguageModel(model, adapter=adapter, pack=False, typical=EXAMPLES), hidden))
     return experts
 
 

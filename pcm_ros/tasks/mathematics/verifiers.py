@@ -38,7 +38,7 @@ class HiddenStateVerifier:
 
     Args:
         model: a model of its own that is not packed yet, into which the weights are merged.
-        weights: adapter and head, made by training/maths_hidden_verifier.py. typical: see `LanguageModel.pack`.
+        weights: adapter and head, made by training/maths_hidden_verifier.py.
 
     Raises:
         ModelUnavailable: the file is missing, damaged, or of another architecture.
@@ -46,11 +46,11 @@ class HiddenStateVerifier:
 
     differentiable = False
 
-    def __init__(self, model: LanguageModel, weights: Path, name: str = "hidden", typical: str | None = None) -> None:
+    def __init__(self, model: LanguageModel, weights: Path, name: str = "hidden") -> None:
         self.name, self.cost = name, 0.03
         self._weight, self._bias = load_head(weights, int(model.model.config.hidden_size))
         merge_adapter(model.model, weights)
-        model.pack(typical)
+        model.pack()
         self._read = ReadSolutions(model, scored=False)
 
     def energy(self, batch: Batch, context: Problem) -> Tensor:

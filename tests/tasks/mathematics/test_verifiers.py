@@ -30,7 +30,7 @@ from training.maths_hidden_verifier import begin_from, judgements
 from training.maths_labels import Sampled, area_under_curve, beginnings, held_out_figures, ranking_loss, sampled, shares_right, stopped
 from training.maths_samples import Labelled, begun, problems, right, right_step
 from training.maths_trees import padded, sample_branches, trees, trunk_of
-from training.precision import largest_of, training_precision
+from training.precision import training_precision, typical_inputs
 
 QUESTION = next(iter(KNOWN))
 TEXTS = ["Tom has <<3*4=12>> eggs.\n", "Tom has <<3*4=12>> eggs.\n<<12-2=10>> eggs are left.\n#### 10"]
@@ -292,7 +292,9 @@ def test_drawing_in_eight_bits_is_nearly_the_same(tiny_folder: Path) -> None:
     lengths = torch.tensor([ids.shape[1]])
     with torch.inference_mode():
         exact, _ = Decoder(model, 300).read(ids, lengths)
-        rounded, _ = Decoder(model, 300, largest_of(model, tokenizer, torch.device("cpu"))).read(ids, lengths)
+        typical = typical_inputs(model, tokenizer, torch.device("cpu"))
+        assert typical is not None
+        rounded, _ = Decoder(model, 300, typical.largest).read(ids, lengths)
     assert not torch.equal(exact, rounded)
     assert (exact - rounded).std() < 0.25 * exact.std()  # random weights multiply the hundredth of each layer
 
