@@ -52,8 +52,9 @@ def read(path: Path, seed: int, only: Collection[str] | None) -> list[dict[str, 
     problems = []
     for row, line in enumerate(path.read_text(encoding="utf-8").split("\n")):
         try:
-            if line.strip() and (only is None or json.loads(line)["question"] in only):
-                problems.append(given(json.loads(line), mixed_seed(seed, row)))
+            recorded = json.loads(line) if line.strip() else None
+            if recorded is not None and (only is None or recorded["question"] in only):
+                problems.append(given(recorded, mixed_seed(seed, row)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"line {row + 1} of '{path}' can't be used ({error!r}); {SOURCE}") from error
     if not problems:
@@ -70,6 +71,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed < 0:
         parser.error(f"--seed is {options.seed}; allowed: >= 0")
+    if options.to in (options.data, options.only):
+        parser.error(f"--to: '{options.to}' is what is read; allowed: another file")
     for name in ("data", "only"):
         path = getattr(options, name)
         if path is not None and not path.is_file():

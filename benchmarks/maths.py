@@ -22,7 +22,7 @@ from pcm_ros.benchmarks.word_problems import Item, is_right, read_items
 from pcm_ros.evidence import Document, Estimate, mean, paired, rate, ratio, run_bench
 from pcm_ros.evidence.document import Record, content_digest
 from pcm_ros.models.key_value_cache import Branches, Grown
-from pcm_ros.models.language import COLDEST, LanguageModel
+from pcm_ros.models.language import COLDEST, LanguageModel, language_precision
 from pcm_ros.models.loading import ModelUnavailable
 from pcm_ros.models.registry import WEIGHTS
 from pcm_ros.tasks.mathematics import assembly
@@ -273,8 +273,10 @@ def bench(
         shipped = assembly.shipped_verifiers(tuned)
         sentence, hidden = sentence or shipped[0], hidden or shipped[1]
     paths = {"model": model, "adapter": tuned, "sentence": sentence, "hidden": hidden, "weights": assembly.shipped_weights(tuned)}
+    dtype, eight_bits = language_precision(typical=True)
     config = {
         "mode": mode,
+        "precision": "eight bits" if eight_bits else str(dtype),  # a run can't go on in another one
         "data": data.name,
         "contents": [content_digest(path) for path in (data, *paths.values()) if path is not None and path.exists()],
         "seed": seed,

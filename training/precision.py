@@ -1,5 +1,6 @@
-"""What networks are computed in while they are trained: bfloat16 where the device is fast in it, else float32; what is not trained of the
-language model in eight-bit integers, as the product computes it there."""
+"""What networks are computed in while they are trained: bfloat16 where the device is fast in it, else float32, and then what is not trained
+of the language model in eight-bit integers where the processor has them. The product uses these wherever they are (`language_precision`);
+layers that are trained are faster in bfloat16."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def typical_inputs(model: Any, tokenizer: Any, device: torch.device) -> Inputs | None:
-    """`noted_inputs` of a language model (float32, on the processor) on worked examples; None where eight-bit integers are not used."""
+    """`noted_inputs` of a language model (float32, on the processor) on worked examples; None where training uses no eight-bit integers."""
     if device.type != "cpu" or training_precision(device) != torch.float32 or not fast_in_eight_bits():
         return None
     with torch.inference_mode(), noted_inputs(model) as inputs:

@@ -24,16 +24,27 @@ COLDEST = 0.01
 """The least temperature of draws: logits divided by much less overflow. 0 = no draws, always the likeliest token."""
 
 
+def language_precision(typical: bool, dtype: torch.dtype | None = None) -> tuple[torch.dtype, bool]:
+    """The type of a language model's states, and whether its packed linear layers are computed in eight-bit integers.
+
+    Args:
+        typical: whether a typical text is known, without which there are no eight-bit integers. dtype: asked for; None = what is fastest:
+            float32 with eight-bit integers on a processor with VNNI, else `fast_precision`.
+    """
+    able = typical and fast_in_eight_bits()
+    dtype = dtype or (torch.float32 if able else fast_precision())
+    return dtype, able and dtype == torch.float32
+
+
 class LanguageModel:
     """A causal language model that goes on from many texts at once and never reads a text twice.
 
     Args:
         path: a folder in transformers' format, or a GGUF file. None = the embedded SmolLM2-135M-Instruct.
         adapter: a file of `low_rank.save_adapter`, merged into the weights.
-        dtype: float32 or bfloat16; None: what the processor is fast in; float32 with eight-bit integers.
+        dtype: float32 or bfloat16; None: see `language_precision`.
         pack: whether to make it faster at once, see `pack`.
-        typical: a text like those that it will read, at least two tokens. Where there is one, the type is float32 and the processor has
-            VNNI, `pack` makes linear layers compute in eight-bit integers.
+        typical: a text like those that it will read, at least two tokens; with one, eight-bit integers may be used.
 
     Raises:
         ModelUnavailable: see `load_causal` and `low_rank.merge_adapter`.
@@ -47,7 +58,7 @@ class LanguageModel:
         pack: bool = True,
         typical: str | None = None,
     ) -> None:
-        dtype = dtype or (torch.float32 if typical and fast_in_eight_bits() else fast_precision())
+        dtype, eight_bits = language_precision(typical is not None, dtype)
         prepare_torchvision()
         from transformers import AttentionInterface
 
@@ -57,7 +68,7 @@ class LanguageModel:
         if adapter is not None:
             merge_adapter(self.model, adapter)
             round_weights(self.model, dtype)
-        self.dtype, self._typical = dtype, typical
+        self.dtype, self._typical = dtype, typical if eight_bits else None
         # transformers 5.24 renamed it
         self._cache_name = "cache" if "cache" in inspect.signature(self.model.base_model.forward).parameters else "past_key_values"
         self.end = {self.tokenizer.eos_token_id} - {None}
@@ -68,8 +79,8 @@ class LanguageModel:
 
     def pack(self) -> None:
         """Make it faster: its weights can't be changed any more, and no gradients pass. Linear layers are computed in eight-bit integers
-        from then on (`EightBitLinear`) where the constructor's `typical` says so; else the numbers stay what they are (`PackedLinear`)."""
-        if self._typical and self.dtype == torch.float32 and fast_in_eight_bits():
+        from then on (`EightBitLinear`) where `language_precision` says so; else the numbers stay what they are (`PackedLinear`)."""
+        if self._typical is not None:
             tokens = self.encode(self._typical)[: self.context - 1]
             with noted_inputs(self.model) as inputs:
                 self.feed(self.read([tokens[:1]]), [0], [tokens[1:]])  # of what is fed every token gets its logits, the last layer's input

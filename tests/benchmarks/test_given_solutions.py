@@ -81,6 +81,7 @@ def test_lines_that_are_no_recorded_solutions_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--to", "same.jsonl", "--data", "same.jsonl"), "allowed: another file"),
         (("--data", "nothing.jsonl"), "does not exist; remedy"),
         (("--seed", "-1"), "allowed: >= 0"),
         (("--only", "nothing.jsonl"), "--only: 'nothing.jsonl' does not exist"),

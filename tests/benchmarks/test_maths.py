@@ -179,6 +179,15 @@ def test_changed_data_is_another_run(model: Path, data: Path, tmp_path: Path) ->
     assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
 
 
+def test_another_precision_is_another_run(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for precision in ((torch.float32, True), (torch.float32, False), (torch.bfloat16, False)):
+        monkeypatch.setattr(maths, "language_precision", lambda typical, precision=precision: precision)
+        found.append(bench(tmp_path / "x.json", mode="select", data=data, model=model, progress=False).config)
+    assert [config["precision"] for config in found] == ["eight bits", "torch.float32", "torch.bfloat16"]
+    assert len({json.dumps(config | {"precision": ""}) for config in found}) == 1
+
+
 def test_a_run_is_the_same_wherever_package_and_data_lie(model: Path, data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere" / data.name
     copy.parent.mkdir()

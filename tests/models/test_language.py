@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcm_ros.models import language
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal
-from pcm_ros.models.language import LanguageModel
+from pcm_ros.models.language import LanguageModel, language_precision
 from pcm_ros.models.loading import ModelUnavailable, fast_precision
 from pcm_ros.models.low_rank import add_low_rank, low_rank_layers, merge_adapter, save_adapter
 from tests.models.tiny_language import make_model
@@ -32,6 +32,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[kind]
 
     return of
+
+
+@pytest.mark.parametrize(
+    ("vnni", "fast", "typical", "asked", "found"),
+    [
+        (True, torch.bfloat16, True, None, (torch.float32, True)),
+        (True, torch.float32, True, None, (torch.float32, True)),
+        (True, torch.bfloat16, False, None, (torch.bfloat16, False)),
+        (True, torch.float32, True, torch.bfloat16, (torch.bfloat16, False)),
+        (False, torch.bfloat16, True, None, (torch.bfloat16, False)),
+        (False, torch.float32, True, torch.float32, (torch.float32, False)),
+    ],
+)
+def test_eight_bits_are_used_where_the_processor_has_them_and_a_typical_text_is_known(
+    vnni: bool,
+    fast: torch.dtype,
+    typical: bool,
+    asked: torch.dtype | None,
+    found: tuple[torch.dtype, bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(language, "fast_in_eight_bits", lambda: vnni)
+    monkeypatch.setattr(language, "fast_precision", lambda: fast)
+    assert language_precision(typical, asked) == found
 
 
 @pytest.fixture(scope="module")

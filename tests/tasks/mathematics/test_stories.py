@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -37,8 +36,6 @@ def test_the_answer_is_what_the_numbers_make(story: Story, ask: tuple[str, str],
 
 def test_problems_read_as_text() -> None:
     rng = np.random.default_rng(5)
-    begun = Counter(story.text.split("{")[0] + story.text[-20:] for story in STORIES)
-    assert max(begun.values()) < 5, "stories differ"
     for _ in range(3000):
         question = story_problem(rng).question
         assert not set("{}[]|<>") & set(question)
