@@ -234,7 +234,8 @@ def main() -> None:
     made = {"command": command(options), "rank": options.rank, "layers": options.layers, "training": training}
     (options.work / "training.json").write_text(json.dumps(made) + "\n")
     held_out = [problem for problem in problems if problem.held_out]
-    print(f"held out, roughly (in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
+    if device.type != "cpu":  # there it takes as long as what is measured for the card
+        print(f"held out, roughly (in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
     if not options.no_evaluation:
         describe(options, weights, problems)
 

@@ -219,7 +219,7 @@ class Usage:
         complete: whether nothing comes after it.
         answer: the final answer of a complete solution, None if there is none. last: result of the last equation.
         answer_is_last: whether both are equal, per cent and millions taken into account.
-        on_topic: share of the words asked for that the last step has, 0..1.
+        on_topic: share of the words asked for that the last step has, 0..1; 1 where only plain words ask ("How many are left?").
     """
 
     lines: int
@@ -336,7 +336,7 @@ def usage(question: str, solution: str, complete: bool | None = None) -> Usage:
         answer,
         last,
         bool(results) and _is_last(answer, lines[-1], results[-1]),
-        len(words & asked.asked) / max(len(asked.asked), 1),
+        len(words & asked.asked) / len(asked.asked) if asked.asked else 1.0,
         (signs["+"], signs["-"], signs["*"], signs["/"]),
     )
 
