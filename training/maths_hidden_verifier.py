@@ -24,7 +24,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pcm_ros.models.causal_loading import embedded_language_model, load_causal, round_weights
 from pcm_ros.models.eight_bit_linear import use_eight_bits
@@ -81,26 +80,6 @@ def begin_from(weights: Path, model: Any, head: nn.Linear) -> None:
         raise ValueError(f"'{weights}' is of other layers or another rank; remedy: --layers and --rank as its card says")
     for name, tensor in wanted.items():
         tensor.copy_(tensors[name])
-
-
-@torch.inference_mode()
-def quick_figures(model: Any, head: nn.Linear, problems: Sequence[Sampled], encoded: Callable[[str], list[int]]) -> dict[str, float]:
-    """`held_out_figures` of what is said of these problems' samples at their ends, computed in batches on the model's device."""
-    parts = [
-        (problem, part)
-        for problem in problems
-        for part in trees(trunk_of(problem, encoded), sample_branches(problem, encoded), LONGEST_TREE)
-    ]
-    parts.sort(key=lambda entry: len(entry[1].ids))
-    energies: dict[tuple[int, str], float] = {}
-    group = 2 if model.device.type == "cpu" else 32
-    for start in range(0, len(parts), group):
-        these = parts[start : start + group]
-        batch = padded([part for _, part in these]).to(model.device)
-        found = functional.softplus(-judgements(model, head, batch)[batch.ends]).tolist()
-        texts = [(problem.number, problem.samples[branch.number][0]) for problem, part in these for branch in part.branches]
-        energies |= dict(zip(texts, found, strict=True))
-    return held_out_figures(energies, problems)
 
 
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
@@ -162,7 +141,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(trained.values(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
     rng = np.random.default_rng([options.seed, 31])
     learnt = [problem for problem in problems if not problem.held_out]
-    encoded = line_tokens(tokenizer, problems)
+    encoded = line_tokens(tokenizer, learnt)
     examples: list[Tree] = []
     for problem in learnt:
         cut = [] if problem.steps else early_ends(problem, encoded, options.early, rng)
@@ -233,9 +212,6 @@ def main() -> None:
     training = {"problems": len(learnt), "examples": len(examples), "steps": done, "seconds": round(before), "seed": options.seed}
     made = {"command": command(options), "rank": options.rank, "layers": options.layers, "training": training}
     (options.work / "training.json").write_text(json.dumps(made) + "\n")
-    held_out = [problem for problem in problems if problem.held_out]
-    if device.type != "cpu":  # there it takes as long as what is measured for the card
-        print(f"held out, roughly (in batches): {quick_figures(model, head, held_out, encoded)}", flush=True)
     if not options.no_evaluation:
         describe(options, weights, problems)
 

@@ -25,11 +25,10 @@ Encoded = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Branch:
-    """Token ids of a text, and a target for each token, 0..1; the last one's is that of the text. number: of the text in its problem."""
+    """Token ids of a text, and a target for each token, 0..1; the last one's is that of the text."""
 
     ids: tuple[int, ...]
     targets: tuple[float, ...]
-    number: int = -1
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def sample_branches(problem: Sampled, encoded: Encoded) -> list[Branch]:
     """The samples of a problem, solutions or next steps, in their order; the target of each line is its share in `shares_right`."""
     shares = shares_right(problem)
     found = []
-    for number, (text, _, _) in enumerate(problem.samples):
+    for text, _, _ in problem.samples:
         ids: list[int] = []
         targets: list[float] = []
         so_far = problem.before
@@ -71,7 +70,7 @@ def sample_branches(problem: Sampled, encoded: Encoded) -> list[Branch]:
             piece = encoded(line)
             ids += piece
             targets += [shares[so_far][0]] * len(piece)
-        found.append(Branch(tuple(ids), tuple(targets), number))
+        found.append(Branch(tuple(ids), tuple(targets)))
     return found
 
 

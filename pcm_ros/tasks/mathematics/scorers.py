@@ -49,9 +49,9 @@ class QuestionNumbers:
 
     Energy: share of operands of unknown origin (neither in the question, nor an earlier result, nor a common constant such as 60 or 100);
     for complete solutions also the share of the question's numbers that no equation uses, 0.5 for each intermediate result that is never
-    used (at most 1), and 0.5 times the share of the asked words (the unit) missing in the last step. Range 0..3.5, and 3.5 for a complete
-    solution that has no answer in any form. Source: `reading.py`. Wrong when: the question holds numbers that play no part, or numbers in
-    words unknown to it.
+    used (at most 1), and 0.5 times the share of the asked words (the unit), if there are any, missing in the last step. Range 0..3.5,
+    and 3.5 for a complete solution that has no answer in any form. Source: `reading.py`. Wrong when: the question holds numbers that play
+    no part, or numbers in words unknown to it.
     """
 
     name, cost, differentiable = "numbers", 2e-4, False

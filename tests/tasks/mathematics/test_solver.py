@@ -313,6 +313,12 @@ def test_partial_solutions_are_not_blamed_for_what_is_missing() -> None:
     assert QuestionNumbers().energy(batch, Problem(QUESTION)).tolist() == [0.0, 0.0, 3.5]
 
 
+def test_no_solution_is_blamed_for_not_naming_what_the_question_does_not_name() -> None:
+    batch = solutions_batch(["<<9-4=5>> eggs.\n#### 5"], [True], [1.0], [0.0], [0])
+    assert QuestionNumbers().energy(batch, Problem("Tom has 9 eggs and eats 4. How many are left?")).tolist() == [0.0]
+    assert QuestionNumbers().energy(batch, Problem("Tom has 9 eggs and eats 4. How many crumbs are left?")).tolist() == [0.5]
+
+
 def test_rank_takes_what_notation_makes_too_long(consensus: Solver) -> None:
     long = " and ".join(["3+4=7"] * 408 + ["the answer is 7"])
     assert len(long) <= 4096 < len(in_notation(long))

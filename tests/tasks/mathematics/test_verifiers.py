@@ -49,7 +49,6 @@ def test_usage_of_a_solution() -> None:
     assert use.on_topic == 1.0
     odd = usage(QUESTION, "Tom has <<3*4=13>> cats.\nSo <<99-3=96>> cats.\n#### 5")
     assert (odd.wrong, odd.unused, odd.unknown, odd.idle, odd.answer_is_last, odd.on_topic) == (1, 1, 1, 1, False, 0.0)
-    assert usage("Tom has 9 eggs and eats 4. How many are left?", "<<9-4=5>> eggs.\n#### 5").on_topic == 1.0  # nothing is asked by name
     for text in (*TEXTS, "", "nonsense"):
         features = structure(QUESTION, text)
         assert len(features) == FEATURES
