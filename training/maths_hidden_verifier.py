@@ -5,7 +5,8 @@
 The head judges at every token of a step, as in Cobbe et al., arXiv 2110.14168: the target is the share of samples with that beginning that
 were right, or for next steps (`maths_samples.py --next-steps`) whether that one is. Besides, of the samples of one problem the right ones
 are to have the highest odds: only that counts where proposals for one problem are compared. Saved every few minutes; the same command goes
-on. With `--begin`, it starts from the weights of an earlier training, such as one on fewer samples.
+on. With `--begin`, it starts from the weights of an earlier training, such as one on fewer samples, or from the mean of several
+that went on from the same weights (Wortsman et al., "Model soups", arXiv 2203.05482).
 """
 
 from __future__ import annotations
@@ -67,19 +68,21 @@ def judgements(model: Any, head: nn.Linear, batch: Padded) -> Tensor:
 
 
 @torch.no_grad()
-def begin_from(weights: Path, model: Any, head: nn.Linear) -> None:
-    """Put the weights of an earlier training into the low-rank layers and the head.
+def begin_from(files: Sequence[Path], model: Any, head: nn.Linear) -> None:
+    """Put the weights of earlier trainings, the mean of them, into the low-rank layers and the head.
 
     Raises:
         ModelUnavailable: missing or damaged.
         ValueError: of other layers, or of another rank.
     """
-    tensors = load_safetensors(weights)
     wanted: dict[str, Tensor] = {**additions(model), "head.weight": head.weight[0], "head.bias": head.bias}
-    if {name: tensor.shape for name, tensor in tensors.items()} != {name: tensor.shape for name, tensor in wanted.items()}:
-        raise ValueError(f"'{weights}' is of other layers or another rank; remedy: --layers and --rank as its card says")
+    earlier: list[dict[str, Tensor]] = []
+    for file in files:
+        earlier.append(load_safetensors(file))
+        if {name: tensor.shape for name, tensor in earlier[-1].items()} != {name: tensor.shape for name, tensor in wanted.items()}:
+            raise ValueError(f"'{file}' is of other layers or another rank; remedy: --layers and --rank as its card says")
     for name, tensor in wanted.items():
-        tensor.copy_(tensors[name])
+        tensor.copy_(torch.stack([tensors[name] for tensors in earlier]).mean(0))
 
 
 def evaluated(adapter: Path, weights: Path, problems: list[Sampled], model: Path | None = None) -> dict[str, float]:
@@ -95,7 +98,9 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True, help="the generator's")
     parser.add_argument("--work", type=Path, required=True, help="folder of the state, the log and maths-hidden-verifier.safetensors")
     parser.add_argument("--model", type=Path, default=None, help="folder in transformers' format; default: the embedded model")
-    parser.add_argument("--begin", type=Path, help="weights to start from, of the same rank and layers; default: as the generator is")
+    parser.add_argument(
+        "--begin", type=Path, nargs="+", help="weights to start from, the mean of them, of the same rank and layers; default: the generator"
+    )
     parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of wall-clock time: ends by then, the rate falls accordingly")
     parser.add_argument("--per-step", type=int, default=8, help="problems of an optimiser step, about")
@@ -220,7 +225,7 @@ def command(options: argparse.Namespace) -> str:
     """The command that trains such weights, with what decides how they come out."""
     worked = " --worked gsm8k/train.jsonl" if options.worked else ""
     ended = f" --seconds {options.seconds:g}" if math.isfinite(options.seconds) else ""
-    begun = " --begin BEGUN" if options.begin else ""
+    begun = " --begin" + " BEGUN" * len(options.begin) if options.begin else ""
     kept = " ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in SETTINGS)
     return f"python -m training.maths_hidden_verifier --samples SAMPLES{worked} --adapter ADAPTER --work WORK{begun} {kept}{ended}"
 

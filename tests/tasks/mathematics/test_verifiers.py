@@ -82,19 +82,24 @@ def test_the_hidden_state_verifier_reads_the_adapted_model(tiny_folder: Path, hi
         assert energy == pytest.approx((found[-1] + np.mean(found)) / 2, abs=1e-3)
 
 
-def test_training_begins_from_earlier_weights(tiny_folder: Path, hidden_file: Path) -> None:
+def test_training_begins_from_earlier_weights_or_from_their_mean(tiny_folder: Path, hidden_file: Path, tmp_path: Path) -> None:
     model, _ = load_causal(tiny_folder, torch.float32, "eager")
     add_low_rank(model, 2, 4.0, within=r"\.layers\.1\.")
     head = torch.nn.Linear(64, 1)
-    begin_from(hidden_file, model, head)
+    begin_from([hidden_file], model, head)
     kept = load_file(hidden_file)
     assert torch.equal(head.weight[0], kept["head.weight"])
     for name, parameter in additions(model).items():
         assert torch.equal(parameter, kept[name])
+    save_file({name: 3 * tensor for name, tensor in kept.items()}, tmp_path / "more.safetensors")
+    begin_from([hidden_file, tmp_path / "more.safetensors"], model, head)
+    assert torch.allclose(head.bias, 2 * kept["head.bias"])
+    for name, parameter in additions(model).items():
+        assert torch.allclose(parameter, 2 * kept[name])
     other, _ = load_causal(tiny_folder, torch.float32, "eager")
     add_low_rank(other, 3, 4.0, within=r"\.layers\.1\.")
     with pytest.raises(ValueError, match="another rank; remedy"):
-        begin_from(hidden_file, other, head)
+        begin_from([hidden_file], other, head)
 
 
 def test_the_sentence_verifier_judges_every_line_in_its_place(tmp_path: Path) -> None:
