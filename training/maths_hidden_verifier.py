@@ -6,7 +6,7 @@ The head judges at every token of a step, as in Cobbe et al., arXiv 2110.14168: 
 were right, or for next steps (`maths_samples.py --next-steps`) whether that one is. Besides, of the samples of one problem the right ones
 are to have the highest odds: only that counts where proposals for one problem are compared. Saved every few minutes; the same command goes
 on. With `--begin`, it starts from the weights of an earlier training, such as one on fewer samples, or from the mean of several
-that went on from the same weights (Wortsman et al., "Model soups", arXiv 2203.05482).
+of one descent: trained on from the same weights, or one from another (Wortsman et al., "Model soups", arXiv 2203.05482).
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ def judgements(model: Any, head: nn.Linear, batch: Padded) -> Tensor:
 def begin_from(files: Sequence[Path], model: Any, head: nn.Linear) -> None:
     """Put the weights of earlier trainings, the mean of them, into the low-rank layers and the head.
 
+    Nothing is put there where one cannot be used.
+
     Raises:
-        ModelUnavailable: missing or damaged.
-        ValueError: of other layers, or of another rank.
+        ModelUnavailable: one is missing or damaged.
+        ValueError: one is of other layers, or of another rank.
     """
     wanted: dict[str, Tensor] = {**additions(model), "head.weight": head.weight[0], "head.bias": head.bias}
     earlier: list[dict[str, Tensor]] = []

@@ -98,8 +98,10 @@ def test_training_begins_from_earlier_weights_or_from_their_mean(tiny_folder: Pa
         assert torch.allclose(parameter, 2 * kept[name])
     other, _ = load_causal(tiny_folder, torch.float32, "eager")
     add_low_rank(other, 3, 4.0, within=r"\.layers\.1\.")
-    with pytest.raises(ValueError, match="another rank; remedy"):
-        begin_from([hidden_file], other, head)
+    save_adapter(other, tmp_path / "wider.safetensors", torch.float32, more={"head.weight": torch.ones(64), "head.bias": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"hidden\.safetensors' is of other layers or another rank; remedy"):
+        begin_from([tmp_path / "wider.safetensors", hidden_file], other, head)
+    assert torch.allclose(head.bias, 2 * kept["head.bias"])  # as it was
 
 
 def test_the_sentence_verifier_judges_every_line_in_its_place(tmp_path: Path) -> None:
