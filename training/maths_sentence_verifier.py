@@ -28,8 +28,8 @@ from training.learning_rate import set_learning_rate
 from training.maths_labels import Sampled, beginnings, energies_by, held_out_figures, ranking_loss, sampled
 
 DATA = (
-    "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split and generated ones, "
-    "and GSM8K's solutions beside copies in which one step is wrong."
+    "Solutions and steps that the generator (SmolLM2-135M with maths-adapter) drew for problems of GSM8K's train split, generated ones "
+    "and problems of stories, and GSM8K's solutions beside copies in which one step is wrong."
 )
 LIMITS = "Word problems like GSM8K's. It compares topics and counts; it does no sums and does not tell who gives whom."
 
