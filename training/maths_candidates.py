@@ -26,10 +26,12 @@ from training.maths_adapter import HELD_OUT
 from training.maths_samples import Labelled, problems, right, share_of_work, story_problems, whole_lines
 
 
-def candidate_solver(adapter: Path | None, model: Path | None, sentence: Path | None, hidden: Path | None, count: int) -> Solver:
-    """Plain samples, judged by all experts."""
+def candidate_solver(
+    adapter: Path | None, model: Path | None, sentence: Path | None, hidden: Path | None, count: int, calculate: bool = True
+) -> Solver:
+    """Plain samples, judged by all experts. calculate: whether the generator's equations are filled in by the calculator."""
     generating, examples = assembly.language_model(model, adapter), assembly.preamble(adapter)
-    generator = StepGenerator(generating, count, 1, by_votes=True, stop_here=False, preamble=examples)
+    generator = StepGenerator(generating, count, 1, by_votes=True, stop_here=False, calculate=calculate, preamble=examples)
     return Solver(generator, assembly.scorers(model, adapter, sentence, hidden), width=count)
 
 
@@ -69,6 +71,7 @@ def main() -> None:
     )
     parser.add_argument("--hidden", type=Path, help="weights of the hidden-state verifier; default: likewise")
     parser.add_argument("--count", type=int, default=20, help="samples a problem")
+    parser.add_argument("--no-calculator", action="store_true", help="let the generator slip, as other writers of solutions do")
     parser.add_argument("--generated", type=float, default=0.5, help="share of generated problems")
     parser.add_argument("--stories", type=int, default=100, help="problems of held-out stories")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="the last problems of the file, as when the adapter was trained")
@@ -82,7 +85,9 @@ def main() -> None:
     todo = [problem for problem in todo if (problem.source, problem.index) not in done]
     adapter = assembly.chosen_adapter(options.model, options.adapter)
     sentence, hidden = assembly.shipped_verifiers(adapter)
-    solver = candidate_solver(adapter, options.model, options.sentence or sentence, options.hidden or hidden, options.count)
+    solver = candidate_solver(
+        adapter, options.model, options.sentence or sentence, options.hidden or hidden, options.count, not options.no_calculator
+    )
     started = shown = time.monotonic()
     with options.out.open("a") as out:
         for number, problem in enumerate(todo, start=1):
