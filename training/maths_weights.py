@@ -164,8 +164,8 @@ def left_out(problems: Sequence[Choice], penalty: float) -> dict[str, float]:
     return {"fitted": float(np.mean(right)), "nats": float(means.mean()), "nats_error": float(means.std() / len(means) ** 0.5)}
 
 
-def strongest(figures: Mapping[float, Mapping[str, float]]) -> float:
-    """The strongest penalty whose "nats" exceed the least by at most that one's standard error. figures: `left_out` of each penalty."""
+def strongest_penalty(figures: Mapping[float, Mapping[str, float]]) -> float:
+    """The one whose "nats" exceed the least by at most that one's standard error. figures: penalty -> what `left_out` tells of it."""
     best = min(figures.values(), key=lambda each: each["nats"])
     return max(penalty for penalty, each in figures.items() if each["nats"] <= best["nats"] + best["nats_error"])
 
@@ -204,7 +204,7 @@ def main() -> None:
         for penalty, found in of_penalties.items():
             print(f"{each:7} penalty {penalty:<6} " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
     way = min(ways, key=lambda each: min(found["nats"] for found in figures[each].values()))
-    penalty = strongest(figures[way])
+    penalty = strongest_penalty(figures[way])
     names, units, problems = tried[way]
     weights = dict(zip(names, (round(value, 4) for value in (fitted(problems, penalty) / units).tolist()), strict=True))
     made = {

@@ -20,7 +20,7 @@ from tests.tasks.mathematics.conftest import KNOWN
 from training import maths_weights
 from training.maths_candidates import candidate_solver, line_of
 from training.maths_samples import Labelled, whole_lines
-from training.maths_weights import Choice, choices, chosen, fitted, strongest, worth
+from training.maths_weights import Choice, choices, chosen, fitted, strongest_penalty, worth
 
 QUESTION, (_, ANSWER) = next(iter(KNOWN.items()))
 
@@ -59,8 +59,8 @@ def test_what_is_fitted_is_measured_on_other_problems() -> None:
 
 def test_the_penalty_is_the_strongest_that_is_not_clearly_worse() -> None:
     nats = {1e-3: 1.10, 1e-2: 1.00, 1e-1: 1.04, 1.0: 1.06, 10.0: 1.50}
-    assert strongest({penalty: {"nats": value, "nats_error": 0.05} for penalty, value in nats.items()}) == 1e-1
-    assert strongest({penalty: {"nats": value, "nats_error": 0.0} for penalty, value in nats.items()}) == 1e-2
+    assert strongest_penalty({penalty: {"nats": value, "nats_error": 0.05} for penalty, value in nats.items()}) == 1e-1
+    assert strongest_penalty({penalty: {"nats": value, "nats_error": 0.0} for penalty, value in nats.items()}) == 1e-2
 
 
 def test_energies_as_they_are_are_weighed_in_their_usual_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
